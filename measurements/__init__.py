@@ -1,0 +1,4 @@
+"""Measurement: capture, statistics, the durable store and its InfluxDB mirror, reports.
+
+Knows nothing of the lab but plain data and :mod:`lab.errors`.
+"""
