@@ -1,0 +1,1 @@
+"""Device classes: deploy, run, reset, recover."""

@@ -1,0 +1,1 @@
+"""Power meters and power switches, one file each."""

@@ -1,0 +1,1 @@
+"""Bytes and files to a device; nothing here knows of machine learning."""
