@@ -1,0 +1,80 @@
+"""Serial ports: USB-UART bridges, PTYs, and ``socket://`` or ``rfc2217://`` URLs, through pyserial."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import socket
+
+import serial
+
+from lab.errors import TransportError
+
+
+class SerialPort:
+    """An open serial port as a byte stream.
+
+    Args:
+        url: device path, or any URL ``serial.serial_for_url`` knows.
+        baud: bits per second; meaningless for sockets and PTYs.
+
+    Raises:
+        TransportError: the port cannot be opened; says which and why.
+    """
+
+    def __init__(self, url: str, baud: int = 115200) -> None:
+        self.name = url
+        self._baud = baud
+        exclusive = None if "://" in url else True
+        try:
+            self._port = serial.serial_for_url(url, baudrate=baud, timeout=0, exclusive=exclusive)
+        except (serial.SerialException, OSError, ValueError) as error:
+            raise TransportError(
+                f"serial port {url} cannot be opened: {error}",
+                hint="is it plugged in and free? `lab doctor` lists the ports; you may need to be in group dialout",
+                transient=True,
+            ) from error
+        self._descriptor = self._find_descriptor()
+        self._disable_nagle()
+
+    def _find_descriptor(self) -> int | None:
+        # Waiting on the descriptor spares pyserial's reconfiguration of the port at every change of time-out.
+        try:
+            return int(self._port.fileno())
+        except (io.UnsupportedOperation, AttributeError):
+            return None
+
+    def _disable_nagle(self) -> None:
+        # pyserial leaves Nagle on for socket://, which costs 40 ms per request (two small writes, then a read).
+        raw = getattr(self._port, "_socket", None)
+        if isinstance(raw, socket.socket):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def write(self, data: bytes) -> None:
+        """Write all of ``data``."""
+        try:
+            self._port.write(data)
+        except (serial.SerialException, OSError) as error:
+            raise self._broken(error) from error
+
+    def read(self, timeout_s: float) -> bytes:
+        """Return what has arrived; wait up to ``timeout_s`` for the first byte."""
+        try:
+            if self._descriptor is None:
+                self._port.timeout = timeout_s
+                return bytes(self._port.read(max(1, self._port.in_waiting)))
+            ready, _, _ = select.select([self._descriptor], [], [], timeout_s)
+            data = os.read(self._descriptor, 65536) if ready else b""
+        except (serial.SerialException, OSError, ValueError) as error:
+            raise self._broken(error) from error
+        if ready and not data:
+            raise self._broken("the other end closed it")
+        return data
+
+    def close(self) -> None:
+        """Close the port; safe to call twice."""
+        self._port.close()
+
+    def _broken(self, error: object) -> TransportError:
+        return TransportError(f"serial port {self.name} broke: {error}", hint="was the cable pulled?", transient=True)
