@@ -1,8 +1,9 @@
 """The error tree of the lab.
 
-Every error a user can meet is a :class:`LabError` whose text says what was found, where, what is allowed and how to get
-out. The branch says who has to act: the user (:class:`ConfigError`), the bench (:class:`InfrastructureError`), the device
-under test (:class:`DeviceError`), the method (:class:`WorkloadError`) or the author of a limit (:class:`BudgetExceeded`).
+Every error a user can meet is a :class:`LabError` whose text says what was found, where, what is allowed and how to
+get out. The branch says who has to act: the user (:class:`ConfigError`), the bench (:class:`InfrastructureError`), the
+device under test (:class:`DeviceError`), the method (:class:`WorkloadError`) or the author of a limit
+(:class:`BudgetExceeded`).
 """
 
 from __future__ import annotations

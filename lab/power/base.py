@@ -1,7 +1,7 @@
 """The interface of a power meter.
 
-Call order: ``open`` → ``start`` → any number of ``read`` → ``stop`` → ``close``. A meter is a context manager; leaving it
-stops and closes.
+Call order: ``open`` → ``start`` → any number of ``read`` → ``stop`` → ``close``. A meter is a context manager; leaving
+it stops and closes.
 """
 
 from __future__ import annotations

@@ -51,11 +51,12 @@ class Prepared:
         model: the compiled model.
         job: what the runner is asked to do.
         dataset: what data it runs on.
-        reference_outputs: int8, shape (count, output bytes): what PyTorch's integer reference yields for the job's samples.
+        reference_outputs: int8, shape (count, output bytes): what PyTorch's integer reference yields for the
+            job's samples.
         seed: seed of the preparation.
         parameters: what the report should say of the variant.
-        check: takes the device's outputs (int8, (count, output bytes)), raises :class:`lab.errors.WorkloadError` when they
-            are not acceptable and returns the scores.
+        check: takes the device's outputs (int8, (count, output bytes)), raises :class:`lab.errors.WorkloadError`
+            when they are not acceptable and returns the scores.
         facts: sentences for the report (reference accuracy, bounds).
     """
 
