@@ -268,7 +268,7 @@ class Session:
                 attempts += 1
                 if attempts >= self._attempts:
                     raise Hang(
-                        f"{self._stream.name}: no acknowledgement after {attempts} tries of {self._acknowledge_s:.1f} s",
+                        f"{self._stream.name}: not acknowledged in {attempts} tries of {self._acknowledge_s:.1f} s",
                         hint="the firmware hangs or the line loses bytes; `lab console` shows what it says",
                     )
                 self.resent_frames += len(window)
@@ -351,7 +351,7 @@ class Session:
     def _no_hello(self, timeout_s: float) -> DeviceError | TransportError:
         if self._bytes_seen:
             return TransportError(
-                f"{self._stream.name}: {self._bytes_seen} bytes arrived in {timeout_s:.1f} s, none a frame of the runner",
+                f"{self._stream.name}: {self._bytes_seen} bytes came in {timeout_s:.1f} s, none a frame of the runner",
                 hint="wrong baud rate, or another program on the device: check `baud` in the bench file, deploy again",
             )
         return Hang(
