@@ -307,13 +307,23 @@ class Session:
                 if self._in_order(message):
                     return message
             left = deadline - time.monotonic()
-            data = self._stream.read(min(max(left, 0.0), 0.25))
+            data = self._read(min(max(left, 0.0), 0.25))
             self._bytes_seen += len(data)
             self._inbox.extend(self._decoder.feed(data))
             if not data:
                 self._alive()
                 if left <= 0:
                     return None
+
+    def _read(self, timeout_s: float) -> bytes:
+        try:
+            return self._stream.read(timeout_s)
+        except TransportError:
+            # A stream that closes is often the first sign of a dead peer; its own death notice says more.
+            for _ in range(20):
+                self._alive()
+                time.sleep(0.05)
+            raise
 
     def _in_order(self, message: dict[str, Value]) -> bool:
         kind = message.get("t")

@@ -1,0 +1,30 @@
+# Two commands do everything: `make demo` and `make test`. Both install what is missing first and work from any directory.
+ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+BIN := $(ROOT).venv/bin
+
+.PHONY: demo test setup lint benchmarks clean help
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(ROOT)Makefile | sed 's/:.*##/\t/'
+
+demo: ## run the main job on the emulated bench and write a report
+	@$(ROOT)scripts/setup.sh run
+	@cd $(ROOT) && $(BIN)/pytest -m hil tests/hil
+
+test: ## set up and run all tests
+	@$(ROOT)scripts/setup.sh test
+	@$(MAKE) --no-print-directory -f $(ROOT)Makefile lint
+	@cd $(ROOT) && $(BIN)/pytest -n 2
+
+setup: ## install what is missing
+	@$(ROOT)scripts/setup.sh test
+
+lint: ## ruff and mypy --strict
+	@cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/mypy
+
+benchmarks: ## speed claims, as counts and ratios
+	@$(ROOT)scripts/setup.sh test
+	@cd $(ROOT) && for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean: ## remove the virtual environment, local store and reports
+	rm -rf $(ROOT).venv $(ROOT).lab $(ROOT)reports $(ROOT)*.egg-info
