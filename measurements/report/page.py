@@ -1,0 +1,111 @@
+"""Writing the report and pointing ``latest`` at it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from lab.errors import StoreError
+from measurements.record import Run, Trace
+from measurements.report.view import page_view
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(
+    runs: Sequence[Run], traces: Mapping[str, Trace], *, title: str = "Measurement report", notes: Sequence[str] = ()
+) -> str:
+    """Return the report as one HTML document that loads nothing from anywhere.
+
+    Args:
+        runs: what to report, in this order.
+        traces: power traces by run id; runs without one are reported without.
+        title: heading of the page.
+        notes: sentences for the reader, shown at the top.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(page=page_view(runs, traces, title, notes))
+
+
+def write_report(
+    runs: Sequence[Run],
+    traces: Mapping[str, Trace],
+    folder: Path,
+    *,
+    title: str = "Measurement report",
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write ``folder/index.html``; a reader sees the old file or the whole new one, never a part.
+
+    Args:
+        runs, traces, title, notes: as in :func:`render`.
+        folder: created where missing.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        StoreError: the folder or file cannot be written.
+    """
+    text = render(runs, traces, title=title, notes=notes)
+    target = folder / "index.html"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace_file(target, text.encode("utf-8"))
+    except OSError as error:
+        raise StoreError(
+            f"the report {target} cannot be written: {error.strerror or error}",
+            hint="free space or choose a folder you may write to; the runs are safe in the store",
+        ) from error
+    return target
+
+
+def publish(report: Path, reports_root: Path) -> Path:
+    """Point ``reports_root/latest`` at the folder of ``report``; the link is replaced in one step.
+
+    Returns:
+        The path of the link. It is relative, so that the reports can be moved together.
+
+    Raises:
+        StoreError: the link cannot be made, or ``latest`` is something else than a link.
+    """
+    link = reports_root / "latest"
+    if link.exists() and not link.is_symlink():
+        raise StoreError(
+            f"{link} is a file or folder, but must be a link to the newest report",
+            hint="move it away",
+        )
+    try:
+        reports_root.mkdir(parents=True, exist_ok=True)
+        goal = os.path.relpath(report.parent.resolve(), reports_root.resolve())
+        with tempfile.TemporaryDirectory(prefix=".latest-", dir=reports_root) as scratch:
+            fresh = Path(scratch) / "latest"
+            fresh.symlink_to(goal, target_is_directory=True)
+            fresh.replace(link)
+    except OSError as error:
+        raise StoreError(f"the link {link} cannot be made: {error.strerror or error}") from error
+    return link
+
+
+def _replace_file(target: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=".index-", suffix=".html", dir=target.parent)
+    scratch = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        scratch.chmod(0o644)
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -1,0 +1,592 @@
+"""What the page shows of each run: plain, already formatted values for the template."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from measurements.record import Layer, Provenance, Record, Run, Trace
+from measurements.report.charts import (
+    Distribution,
+    ErrorBar,
+    MemoryMap,
+    Part,
+    PowerChart,
+    distribution,
+    error_bar,
+    memory_map,
+    power_chart,
+    stacked,
+)
+from measurements.report.units import NO_FIGURE, exact, quantity, scale_for, short
+
+LAYER_PREFIX = "layer/"
+"""Regions of single layers start with this."""
+
+_STATUS_WORDS = {"passed": "✓ passed", "failed": "✗ failed", "error": "⚠ error", "incomplete": "… incomplete"}
+_RAW_SHOWN = 64
+_BUCKETS_OF_PAGE, _BUCKETS_LEAST, _BUCKETS_MOST = 12_000, 150, 600
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A word of provenance; ``kind`` is its CSS class."""
+
+    kind: str
+    text: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure of the summary: ``text``, the figure as stored, a second line, an error bar."""
+
+    text: str = NO_FIGURE
+    title: str = ""
+    detail: str = ""
+    bar: ErrorBar | None = None
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One run in the summary table."""
+
+    anchor: str
+    device: str
+    workload: str
+    status: str
+    status_word: str
+    badges: tuple[Badge, ...]
+    accuracy: Cell
+    latency: Cell
+    cycles: Cell
+    ram: Cell
+    flash: Cell
+    energy: Cell
+
+
+@dataclass(frozen=True)
+class SummaryGroup:
+    """Runs whose figures may stand on one axis: the same kind of clock. Hardware and virtual time never share one."""
+
+    title: str
+    rows: tuple[SummaryRow, ...]
+
+
+@dataclass(frozen=True)
+class RecordRow:
+    """One record, formatted."""
+
+    region: str
+    metric: str
+    unit: str
+    n: int
+    median: str
+    interval: str
+    p95: str
+    p99: str
+    first: str
+    source: str
+    alignment: str
+    lost: str
+    note: str
+    title: str
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """The repeats of one record as stored; ``left_out`` counts those not written here."""
+
+    name: str
+    unit: str
+    values: str
+    left_out: int
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer, formatted; empty texts where nothing was measured."""
+
+    index: int
+    name: str
+    operator: str
+    cycles: str
+    share: float
+    share_text: str
+    length: float
+    macs: str
+    cycles_per_mac: str
+    instructions: str
+    loads: str
+    stores: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """The layers of a run and which columns they fill; ``basis`` says what the bars count."""
+
+    rows: tuple[LayerRow, ...]
+    basis: str
+    has_counts: bool
+    summary: str
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run's section."""
+
+    anchor: str
+    title: str
+    status: str
+    status_word: str
+    is_open: bool
+    badges: tuple[Badge, ...]
+    when: str
+    error: str
+    retries: tuple[str, ...]
+    notes: tuple[str, ...]
+    records: tuple[RecordRow, ...]
+    layer_records: tuple[RecordRow, ...]
+    raw: tuple[RawRow, ...]
+    layers: LayerTable | None
+    arena: MemoryMap | None
+    ram: tuple[Part, ...]
+    ram_total: str
+    power: PowerChart | None
+    distributions: tuple[Distribution, ...]
+    facts: tuple[tuple[str, str], ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything the template needs."""
+
+    title: str
+    when: str
+    lab: str
+    commit: str
+    counts: str
+    status: str
+    status_word: str
+    explanations: tuple[str, ...]
+    notes: tuple[str, ...]
+    groups: tuple[SummaryGroup, ...]
+    runs: tuple[RunView, ...]
+
+
+def page_view(runs: Sequence[Run], traces: Mapping[str, Trace], title: str, notes: Sequence[str]) -> Page:
+    """Arrange ``runs`` and their ``traces`` (by run id) for the page."""
+    buckets = max(_BUCKETS_LEAST, min(_BUCKETS_MOST, _BUCKETS_OF_PAGE // max(1, len(traces))))
+    few = len(runs) <= 4
+    views = tuple(_run_view(run, index, traces.get(run.run_id), buckets, few) for index, run in enumerate(runs, 1))
+    worst = next((s for s in ("error", "failed", "incomplete") if any(run.status == s for run in runs)), "passed")
+    return Page(
+        title=title,
+        when=_when(min(run.started_ns for run in runs)) if runs else "",
+        lab=_joined(run.provenance.lab_version for run in runs),
+        commit=_joined(_commit(run.provenance) for run in runs),
+        counts=_counts(runs),
+        status=worst if runs else "incomplete",
+        status_word=_overall(runs),
+        explanations=_explanations(runs),
+        notes=tuple(notes),
+        groups=_groups(runs),
+        runs=views,
+    )
+
+
+def badges(run: Run) -> tuple[Badge, ...]:
+    """Say in words where the run's figures come from."""
+    provenance = run.provenance
+    sources = {record.source for record in run.records}
+    emulated = bool(provenance.emulator) or "emulated" in sources
+    modelled = bool(provenance.energy_model) or any(
+        record.source == "modelled" and record.metric.split(".")[0] in ("energy", "power") for record in run.records
+    )
+    found: list[Badge] = []
+    if emulated:
+        found.append(Badge("emulated", "emulated", f"Ran on {provenance.emulator or 'an emulator'}."))
+    else:
+        found.append(Badge("hardware", "hardware", "Ran on a real device."))
+    if provenance.clock == "virtual":
+        found.append(Badge("virtual", "virtual time", "One tick of the clock is one instruction."))
+    if modelled:
+        found.append(Badge("modelled", "modelled energy", provenance.energy_model or "Energy comes from a model."))
+    return tuple(found)
+
+
+def main_region(run: Run) -> str:
+    """Return the region whose latency stands in the summary: ``inference``, else the first one timed."""
+    timed = [
+        record.region
+        for record in run.records
+        if record.metric in ("latency", "cycles")
+        and not record.region.startswith(LAYER_PREFIX)
+        and record.region not in ("idle", "run")
+    ]
+    if "inference" in timed:
+        return "inference"
+    return timed[0] if timed else "run"
+
+
+def layer_table(layers: Sequence[Layer]) -> LayerTable | None:
+    """Make the per-layer table; bars count cycles, else instructions, else (nothing measured) MACs."""
+    if not layers:
+        return None
+    basis, sizes = _layer_basis(layers)
+    total = sum(sizes)
+    longest = max(sizes)
+    rows = tuple(
+        LayerRow(
+            index=layer.index,
+            name=layer.name,
+            operator=layer.operator,
+            cycles=_count(layer.cycles),
+            share=size / total if total > 0.0 else 0.0,
+            share_text=f"{100.0 * size / total:.1f} %" if total > 0.0 else "",
+            length=round(100.0 * size / longest, 2) if longest > 0.0 else 0.0,
+            macs=_count(layer.macs),
+            cycles_per_mac=_ratio(layer.cycles, layer.macs),
+            instructions=_count(layer.instructions),
+            loads=_count(layer.loads),
+            stores=_count(layer.stores),
+            weights=quantity(layer.weights_bytes, "bytes"),
+        )
+        for layer, size in zip(layers, sizes, strict=True)
+    )
+    macs, weights = sum(layer.macs for layer in layers), sum(layer.weights_bytes for layer in layers)
+    summary = f"{len(layers)} layers, {_count(macs)} MACs, {quantity(weights, 'bytes')} of weights"
+    if basis == "cycles":
+        summary += f", {_count(total)} cycles in layers"
+    has_counts = any(x is not None for layer in layers for x in (layer.instructions, layer.loads, layer.stores))
+    return LayerTable(rows, basis, has_counts, summary + ".")
+
+
+def _run_view(run: Run, number: int, trace: Trace | None, buckets: int, few: bool) -> RunView:
+    anchor = f"run-{number}"
+    plain = [record for record in run.records if not record.region.startswith(LAYER_PREFIX)]
+    layered = [record for record in run.records if record.region.startswith(LAYER_PREFIX)]
+    total = _find(run, "peak_ram")
+    ram = stacked(
+        total.median if total else None,
+        [(r.metric.partition(".")[2].replace("_", " "), r.median) for r in run.records if _is_part(r)],
+    )
+    chart = power_chart(trace, _region_names(run), buckets) if trace is not None else None
+    layers = layer_table(run.detail.layers)
+    arena = memory_map(run.detail)
+    timed = _timed_records(run)
+    return RunView(
+        anchor=anchor,
+        title=f"{run.provenance.device} · {_workload(run.provenance)}",
+        status=run.status,
+        status_word=_STATUS_WORDS[run.status],
+        is_open=few or run.status != "passed",
+        badges=badges(run),
+        when=_when(run.started_ns),
+        error=run.error,
+        retries=run.retries,
+        notes=run.detail.notes,
+        records=tuple(_record_row(record) for record in plain),
+        layer_records=tuple(_record_row(record) for record in layered),
+        raw=tuple(_raw_row(record) for record in plain if len(record.raw) > 1),
+        layers=layers,
+        arena=arena,
+        ram=ram,
+        ram_total=quantity(total.median, "bytes") if total else "",
+        power=chart,
+        distributions=tuple(distribution(record) for record in timed),
+        facts=_facts(run),
+        missing=_missing(run, trace, chart, layers, arena, bool(timed)),
+    )
+
+
+def _missing(
+    run: Run,
+    trace: Trace | None,
+    chart: PowerChart | None,
+    layers: LayerTable | None,
+    arena: MemoryMap | None,
+    timed: bool,
+) -> tuple[str, ...]:
+    said = (
+        (not run.records, "No figure was recorded."),
+        (bool(run.records) and not timed, "No latency and no cycles were recorded."),
+        (layers is None, "No layers: the schedule of the model is not known for this run."),
+        (
+            layers is not None and layers.basis != "cycles",
+            "Layers were not profiled: their bars do not show cycles.",
+        ),
+        (arena is None, "No memory plan was recorded."),
+        (trace is None, "No power trace was captured."),
+        (trace is not None and chart is None, "The power trace holds no sample."),
+    )
+    return tuple(sentence for applies, sentence in said if applies)
+
+
+def _groups(runs: Sequence[Run]) -> tuple[SummaryGroup, ...]:
+    kinds = (
+        ("Emulated, virtual time", [run for run in _numbered(runs) if run[1].provenance.clock == "virtual"]),
+        (
+            "Emulated, host time",
+            [
+                run
+                for run in _numbered(runs)
+                if run[1].provenance.clock != "virtual" and run[1].provenance.emulator
+            ],
+        ),
+        (
+            "Hardware",
+            [
+                run
+                for run in _numbered(runs)
+                if run[1].provenance.clock != "virtual" and not run[1].provenance.emulator
+            ],
+        ),
+    )
+    return tuple(SummaryGroup(title, _summary_rows(members)) for title, members in kinds if members)
+
+
+def _numbered(runs: Sequence[Run]) -> list[tuple[int, Run]]:
+    return list(enumerate(runs, 1))
+
+
+def _summary_rows(members: Sequence[tuple[int, Run]]) -> tuple[SummaryRow, ...]:
+    tops = {metric: _top(metric, [run for _, run in members]) for metric in ("latency", "cycles", "energy")}
+    rows = []
+    for number, run in members:
+        region = main_region(run)
+        cycles = _find(run, "cycles", region) or _find(run, "instructions", region)
+        rows.append(
+            SummaryRow(
+                anchor=f"run-{number}",
+                device=run.provenance.device,
+                workload=_workload(run.provenance),
+                status=run.status,
+                status_word=_STATUS_WORDS[run.status],
+                badges=badges(run),
+                accuracy=_accuracy(run),
+                latency=_spread_cell(_find(run, "latency", region), tops["latency"]),
+                cycles=_plain_cell(cycles),
+                ram=_plain_cell(_find(run, "peak_ram")),
+                flash=_plain_cell(_find(run, "flash")),
+                energy=_spread_cell(_find(run, "energy", region), tops["energy"]),
+            )
+        )
+    return tuple(rows)
+
+
+def _top(metric: str, runs: Sequence[Run]) -> float:
+    found = [_find(run, metric, main_region(run)) for run in runs]
+    values = [v for record in found if record is not None for v in (record.median, record.ci_high, record.p95)]
+    return 1.04 * max((value for value in values if math.isfinite(value)), default=0.0)
+
+
+def _find(run: Run, metric: str, region: str = "") -> Record | None:
+    """Return the record of ``metric`` in ``region``, else in the whole run, else the first there is outside layers."""
+    matches = [r for r in run.records if r.metric == metric and not r.region.startswith(LAYER_PREFIX)]
+    ranked = sorted(matches, key=lambda r: (r.region != region, r.region != "run"))
+    return ranked[0] if ranked else None
+
+
+def _spread_cell(record: Record | None, top: float) -> Cell:
+    if record is None:
+        return Cell()
+    scale = scale_for(record.median, record.unit, record.metric)
+    lines = [f"95 % CI {_interval(record)}"]
+    if math.isfinite(record.p95) and record.n > 1:
+        lines.append(f"p95 {scale.text(record.p95)}")
+    title = f"{record.region}: median {exact(record.median, record.unit)}, n = {record.n}"
+    return Cell(scale.text(record.median), title, " · ".join(lines), error_bar(record, top))
+
+
+def _plain_cell(record: Record | None) -> Cell:
+    if record is None:
+        return Cell()
+    title = f"{record.region} · {record.metric}: {exact(record.median, record.unit)}"
+    return Cell(quantity(record.median, record.unit, record.metric), title)
+
+
+def _accuracy(run: Run) -> Cell:
+    measured, reference = _find(run, "accuracy"), _find(run, "accuracy.reference")
+    if measured is None:
+        return Cell()
+    text = quantity(measured.median, "1", "accuracy")
+    title = f"{exact(measured.median, '1')} of 1"
+    if reference is None or not math.isfinite(reference.median) or not math.isfinite(measured.median):
+        return Cell(text, title, "no reference recorded")
+    points = 100.0 * (measured.median - reference.median)
+    gap = "equal" if abs(points) < 0.005 else f"{points:+.2f} points".replace("-", "−")
+    detail = f"reference {quantity(reference.median, '1', 'accuracy')} ({gap})"
+    return Cell(text, f"{title}, reference {exact(reference.median, '1')}", detail)
+
+
+def _record_row(record: Record) -> RecordRow:
+    scale = scale_for(record.median, record.unit, record.metric)
+    spread = record.n > 1
+    return RecordRow(
+        region=record.region,
+        metric=record.metric,
+        unit=record.unit,
+        n=record.n,
+        median=scale.text(record.median),
+        interval=_interval(record) if spread else "",
+        p95=scale.text(record.p95) if spread else "",
+        p99=scale.text(record.p99) if spread else "",
+        first=scale.text(record.first) if spread else "",
+        source=record.source,
+        alignment="" if record.alignment == "none" else record.alignment,
+        lost=f"{100.0 * record.lost_fraction:.3g} %" if record.lost_fraction > 0.0 else "",
+        note=record.note,
+        title=f"median {exact(record.median, record.unit)}; 95 % CI {exact(record.ci_low, record.unit)} to "
+        f"{exact(record.ci_high, record.unit)}",
+    )
+
+
+def _interval(record: Record) -> str:
+    scale = scale_for(record.median, record.unit, record.metric)
+    return f"[{scale.number(record.ci_low)}, {scale.number(record.ci_high)}]"
+
+
+def _raw_row(record: Record) -> RawRow:
+    shown = ", ".join(exact(value, "1") for value in record.raw[:_RAW_SHOWN])
+    return RawRow(
+        f"{record.region} · {record.metric}", record.unit, shown, max(0, len(record.raw) - _RAW_SHOWN)
+    )
+
+
+def _timed_records(run: Run) -> list[Record]:
+    """Return one record per timed region: cycles where the clock counts instructions, latency where it is a clock."""
+    order = ("cycles", "latency") if run.provenance.clock == "virtual" else ("latency", "cycles")
+    chosen: dict[str, Record] = {}
+    for metric in reversed(order):
+        for record in run.records:
+            if record.metric == metric and not record.region.startswith(LAYER_PREFIX):
+                chosen[record.region] = record
+    return list(chosen.values())
+
+
+def _region_names(run: Run) -> list[str]:
+    passes = sorted(
+        (begin, region) for region, _, begin, _ in run.detail.events if not region.startswith("layer")
+    )
+    return [region for _, region in passes]
+
+
+def _is_part(record: Record) -> bool:
+    return record.metric.startswith("peak_ram.") and record.unit == "bytes"
+
+
+def _layer_basis(layers: Sequence[Layer]) -> tuple[str, list[float]]:
+    if any(layer.cycles is not None for layer in layers):
+        return "cycles", [_finite(layer.cycles) for layer in layers]
+    if any(layer.instructions is not None for layer in layers):
+        return "instructions", [_finite(layer.instructions) for layer in layers]
+    return "MACs", [_finite(layer.macs) for layer in layers]
+
+
+def _finite(value: float | None) -> float:
+    return float(value) if value is not None and math.isfinite(value) else 0.0
+
+
+def _count(value: float | None) -> str:
+    return "" if value is None else scale_for(value, "cycles").number(value)
+
+
+def _ratio(cycles: float | None, macs: int) -> str:
+    return "" if cycles is None or macs <= 0 or not math.isfinite(cycles) else f"{cycles / macs:.2f}"
+
+
+def _facts(run: Run) -> tuple[tuple[str, str], ...]:
+    p = run.provenance
+    clock = f"{p.clock}, {short(p.clock_hz, 'Hz')}"
+    if p.clock == "virtual":
+        clock += " (one tick is one instruction)"
+    meter = f"{p.meter}, class uncertainty ±{100.0 * p.meter_uncertainty:.3g} %" if p.meter else "none"
+    parameters = ", ".join(f"{key} = {value}" for key, value in p.parameters.items())
+    facts = (
+        ("Run", run.run_id),
+        ("Session", run.session_id),
+        ("Test", run.test or "run by hand"),
+        ("Device", p.device),
+        ("Board", p.board),
+        ("Clock", clock),
+        ("Emulator", p.emulator or "none (hardware)"),
+        ("Meter", meter),
+        ("Energy model", p.energy_model or "none"),
+        ("Workload", _workload(p)),
+        ("Parameters", parameters),
+        ("Seed", str(p.seed)),
+        ("Dataset", p.dataset),
+        ("Dataset SHA-256", p.dataset_digest),
+        ("Image SHA-256", p.artifact_digest),
+        ("Build id", p.build_id),
+        ("Toolchain", p.toolchain),
+        ("Flags", p.flags),
+        ("Commit", _commit(p)),
+        ("Lab version", p.lab_version),
+        ("Temperature", "" if p.temperature_c is None else f"{p.temperature_c:.1f} °C"),
+        ("Throttled", "" if p.throttled is None else ("yes" if p.throttled else "no")),
+    )
+    return tuple((name, value) for name, value in facts if value)
+
+
+def _explanations(runs: Sequence[Run]) -> tuple[str, ...]:
+    said: list[str] = []
+    virtual = [run.provenance for run in runs if run.provenance.clock == "virtual"]
+    if virtual:
+        rates = _joined(f"{p.board} {short(p.clock_hz, 'Hz')}" for p in virtual)
+        said.append(
+            "Emulated devices run in an emulator that counts instructions. Their clock is virtual: its unit is one "
+            f"instruction at the board's nominal clock ({rates}). Cycles and latency in virtual time therefore count "
+            "work. They repeat exactly, so that a change of one instruction shows, but they know nothing of caches, "
+            "pipelines or flash wait states and are never compared with hardware figures."
+        )
+    models = _joined(run.provenance.energy_model for run in runs if run.provenance.energy_model)
+    if models:
+        said.append(
+            "Modelled energy is read by an emulated meter, in the device's virtual time, from a model of the board "
+            f"({models}). It checks the whole way from marker to joule; it does not tell what a real board draws."
+        )
+    if any(not run.provenance.emulator and run.provenance.clock != "virtual" for run in runs):
+        said.append("Runs marked hardware were measured on real devices and are summarised in a table of their own.")
+    return tuple(said)
+
+
+def _overall(runs: Sequence[Run]) -> str:
+    if not runs:
+        return "no runs"
+    tally = {status: sum(run.status == status for run in runs) for status in _STATUS_WORDS}
+    if tally["passed"] == len(runs):
+        return "✓ all passed" if len(runs) > 1 else "✓ passed"
+    return ", ".join(f"{count} {status}" for status, count in tally.items() if count)
+
+
+def _counts(runs: Sequence[Run]) -> str:
+    devices = len({run.provenance.device for run in runs})
+    workloads = len({_workload(run.provenance) for run in runs})
+    return ", ".join(
+        f"{count} {name}{'' if count == 1 else 's'}"
+        for count, name in ((len(runs), "run"), (devices, "device"), (workloads, "workload"))
+    )
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(text for text in texts if text))
+
+
+def _commit(provenance: Provenance) -> str:
+    if not provenance.git_commit:
+        return "not in a checkout"
+    return provenance.git_commit[:12] + (" with uncommitted changes" if provenance.git_dirty else "")
+
+
+def _workload(provenance: Provenance) -> str:
+    return f"{provenance.workload} ({provenance.variant})" if provenance.variant else provenance.workload
+
+
+def _when(started_ns: int) -> str:
+    return datetime.fromtimestamp(started_ns / 1e9, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
