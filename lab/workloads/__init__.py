@@ -1,0 +1,35 @@
+"""The workloads: what the lab can run. Importing this package imports no workload and nothing heavy."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+
+from lab.errors import ConfigError
+from lab.workloads.base import Workload
+
+# One line per workload: id → module that defines WORKLOAD.
+_REGISTRY = {
+    "spoken-digits": "lab.workloads.inference.spoken_digits",
+}
+
+
+def get(workload_id: str) -> Workload:
+    """The workload of this id.
+
+    Raises:
+        ConfigError: there is none; names the nearest.
+    """
+    if workload_id not in _REGISTRY:
+        near = difflib.get_close_matches(workload_id, _REGISTRY, n=1)
+        raise ConfigError(
+            f"there is no workload '{workload_id}'; there are: {', '.join(sorted(_REGISTRY))}",
+            hint=f"did you mean '{near[0]}'?" if near else "`lab workloads` lists them",
+        )
+    workload: Workload = import_module(_REGISTRY[workload_id]).WORKLOAD
+    return workload
+
+
+def all_workloads() -> tuple[Workload, ...]:
+    """Every workload, in the order of ids."""
+    return tuple(get(workload_id) for workload_id in sorted(_REGISTRY))

@@ -1,0 +1,113 @@
+"""Mel-frequency cepstral coefficients of one-second clips: 49 frames × 10 coefficients at 8 kHz.
+
+Definition: S. Davis and P. Mermelstein, "Comparison of parametric representations for monosyllabic word recognition in
+continuously spoken sentences", IEEE Trans. ASSP 28(4), 1980, section II: power spectrum of windowed frames, triangular
+filters on the mel scale, logarithm, cosine transform. The mel scale is
+O'Shaughnessy's (1987), ``2595·log10(1 + f/700)``.
+Frame and coefficient counts are those of the keyword-spotting task of MLPerf Tiny (Banbury et al., 2021, section 4.2),
+which is sampled at 16 kHz: the window of 40 ms and the hop of 20 ms are kept, hence the 49 frames.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+
+SAMPLE_RATE_HZ = 8000
+CLIP_SAMPLES = SAMPLE_RATE_HZ
+WINDOW_SAMPLES = SAMPLE_RATE_HZ * 40 // 1000
+HOP_SAMPLES = SAMPLE_RATE_HZ * 20 // 1000
+FRAMES = 1 + (CLIP_SAMPLES - WINDOW_SAMPLES) // HOP_SAMPLES
+FFT_SAMPLES = 512
+MEL_BANDS = 40
+MEL_LOW_HZ = 20.0
+MEL_HIGH_HZ = SAMPLE_RATE_HZ / 2
+COEFFICIENTS = 10
+POWER_FLOOR = 1e-4
+"""Added to each band's power before the logarithm. Clips peak at 1, so this is the level below which recordings differ
+by their noise and not by what is said; it also gives the silence of the padding a finite value."""
+
+_CLIPS_PER_BATCH = 256
+
+
+def one_second(clip: npt.NDArray[np.int16]) -> FloatArray:
+    """Centre a recording in exactly one second and scale its peak to 1.
+
+    A shorter clip is padded with zeros on both sides, the odd sample on the right; a longer one loses as much at its
+    start as at its end, again the odd sample at the end. A silent clip stays silent.
+
+    Args:
+        clip: PCM samples at 8 kHz, shape (n,).
+
+    Returns:
+        float32, shape (8000,), within [−1, 1].
+    """
+    surplus = len(clip) - CLIP_SAMPLES
+    if surplus >= 0:
+        placed = clip[surplus // 2 : surplus // 2 + CLIP_SAMPLES].astype(np.float32)
+    else:
+        placed = np.zeros(CLIP_SAMPLES, dtype=np.float32)
+        left = -surplus // 2
+        placed[left : left + len(clip)] = clip
+    peak = np.float32(np.max(np.abs(placed)))
+    return placed / peak if peak > 0 else placed
+
+
+def _mel(frequencies_hz: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    return np.asarray(2595.0 * np.log10(1.0 + np.asarray(frequencies_hz, dtype=np.float64) / 700.0))
+
+
+@cache
+def mel_filters() -> FloatArray:
+    """Triangular filters, peak 1, equally wide in mel between 20 Hz and 4 kHz; shape (257 bins, 40 bands)."""
+    low_mel, high_mel = _mel([MEL_LOW_HZ, MEL_HIGH_HZ])
+    edges_mel = np.linspace(low_mel, high_mel, MEL_BANDS + 2)
+    bins_mel = _mel(np.fft.rfftfreq(FFT_SAMPLES, 1 / SAMPLE_RATE_HZ))[:, np.newaxis]
+    width = edges_mel[1] - edges_mel[0]
+    triangles = np.maximum(0.0, 1.0 - np.abs(bins_mel - edges_mel[1:-1]) / width)
+    return np.asarray(triangles, dtype=np.float32)
+
+
+@cache
+def _window() -> FloatArray:
+    """Periodic Hann window, shape (320,)."""
+    phase = 2 * np.pi * np.arange(WINDOW_SAMPLES) / WINDOW_SAMPLES
+    return (0.5 - 0.5 * np.cos(phase)).astype(np.float32)
+
+
+def mfcc(clips: FloatArray) -> FloatArray:
+    """MFCCs of one-second clips.
+
+    Args:
+        clips: float32, shape (n, 8000), as :func:`one_second` yields them.
+
+    Returns:
+        float32, shape (n, 49, 10): the first 10 coefficients of the orthonormal DCT-II over the natural logarithm of
+        the 40 mel band powers, the zeroth (loudness) included.
+
+    Raises:
+        ValueError: the clips are not one second long.
+    """
+    if clips.ndim != 2 or clips.shape[1] != CLIP_SAMPLES:
+        raise ValueError(f"clips of shape (n, {CLIP_SAMPLES}) are needed, got {clips.shape}")
+    features = np.empty((len(clips), FRAMES, COEFFICIENTS), dtype=np.float32)
+    for start in range(0, len(clips), _CLIPS_PER_BATCH):
+        batch = slice(start, start + _CLIPS_PER_BATCH)
+        features[batch] = _mfcc_batch(clips[batch])
+    return features
+
+
+def _mfcc_batch(clips: FloatArray) -> FloatArray:
+    import scipy.fft
+
+    frames = np.lib.stride_tricks.sliding_window_view(clips, WINDOW_SAMPLES, axis=1)[:, ::HOP_SAMPLES]
+    spectrum = scipy.fft.rfft(frames * _window(), n=FFT_SAMPLES, axis=2)
+    power = spectrum.real**2 + spectrum.imag**2
+    bands = np.log(power @ mel_filters() + np.float32(POWER_FLOOR))
+    cepstrum = scipy.fft.dct(bands, type=2, norm="ortho", axis=2)
+    return np.asarray(cepstrum[:, :, :COEFFICIENTS], dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Inference workloads: a trained network answers, nothing on the device learns."""
