@@ -2,3 +2,7 @@
 
 Knows nothing of the lab but plain data and :mod:`lab.errors`.
 """
+
+from measurements.frame import load
+
+__all__ = ["load"]
