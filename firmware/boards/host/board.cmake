@@ -1,0 +1,2 @@
+set(LAB_CPU_FLAGS)
+set(LAB_BOARD_FAMILY hosted)

@@ -1,0 +1,55 @@
+/* infer: runs the model over the blob's samples, `count` of them back to back. */
+#include "job.h"
+#include "lab_model.h"
+#include "memory.h"
+#include "region.h"
+#include "session.h"
+
+static bool input_is_valid(const job_parameters_t *job)
+{
+    return job->blob != NULL && job->count > 0 && job->repeats > 0 &&
+           job->blob->total / job->count >= lab_model.input_bytes;
+}
+
+static void time_sample(const job_parameters_t *job, uint32_t sample, const int8_t *input, int8_t *output)
+{
+    for (uint32_t i = 0; i < job->repeats; i++) {
+        region_begin("inference");
+        lab_model.infer(input, output, lab_arena);
+        region_times_t times = region_end();
+        region_send_marks(times);
+        session_event("inference", sample, times.begin, times.end);
+    }
+    session_result(sample, (const uint8_t *)output, lab_model.output_bytes);
+}
+
+static void profile_sample(const int8_t *input, int8_t *output, region_times_t *layers)
+{
+    lab_model.infer_profiled(input, output, lab_arena, region_layer_hook, layers);
+    for (uint32_t i = 0; i < lab_model.layer_count; i++)
+        session_event("layer", i, layers[i].begin, layers[i].end);
+}
+
+bool job_infer(const job_parameters_t *job)
+{
+    if (!input_is_valid(job)) {
+        session_error("input", "infer", "the blob does not hold this many samples");
+        return false;
+    }
+    const int8_t *samples = (const int8_t *)blob_data(job->blob);
+    region_times_t *layers = (region_times_t *)(void *)job_scratch();
+    int8_t *output = (int8_t *)(layers + lab_model.layer_count);
+
+    for (uint32_t i = 0; i < job->warmup; i++)
+        lab_model.infer(samples, output, lab_arena);
+    region_send_idle_mark();
+    region_quiet(job->quiet_us);
+    for (uint32_t i = 0; i < job->count; i++)
+        time_sample(job, i, samples + (size_t)i * lab_model.input_bytes, output);
+    region_quiet(job->quiet_us);
+    region_send_idle_mark();
+    if (job->flags & JOB_FLAG_PROFILE)
+        for (uint32_t i = 0; i < job->count; i++)
+            profile_sample(samples + (size_t)i * lab_model.input_bytes, output, layers);
+    return true;
+}

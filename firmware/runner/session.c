@@ -1,0 +1,296 @@
+#include "session.h"
+
+#include "blob.h"
+#include "job.h"
+#include "lab_model.h"
+#include "memory.h"
+#include "port.h"
+#include "region.h"
+#include "wire.h"
+
+#include <stdbool.h>
+
+#ifndef LAB_BUILD_ID
+#error "LAB_BUILD_ID is set by the build"
+#endif
+
+#define CREDITS 1u
+/* Leaves room for the other keys of a result frame. */
+#define RESULT_CHUNK 960u
+
+static wire_receiver_t receiver;
+static wire_frame_t frame;
+static uint8_t encoded[WIRE_ENCODED_BYTES];
+static uint32_t last_accepted;
+static uint32_t next_sent;
+static uint32_t events;
+static uint32_t results;
+
+/* ---- sending ---- */
+
+static void begin(const char *type)
+{
+    wire_begin(&frame);
+    wire_add_text(&frame, "t", type);
+}
+
+static void begin_sequenced(const char *type)
+{
+    begin(type);
+    wire_add_uint(&frame, "s", next_sent++);
+}
+
+static void finish(void)
+{
+    port_write(encoded, wire_finish(&frame, encoded));
+}
+
+static void send_hello(void)
+{
+    next_sent = 0;
+    last_accepted = 0;
+    begin_sequenced("hello");
+    wire_add_uint(&frame, "v", WIRE_VERSION);
+    wire_add_text(&frame, "b", LAB_BUILD_ID);
+    wire_add_text(&frame, "d", lab_port.board);
+    wire_add_text(&frame, "k", lab_port.clock_kind);
+    wire_add_uint(&frame, "h", lab_port.clock_hz);
+    wire_add_uint(&frame, "u", WIRE_MTU);
+    wire_add_uint(&frame, "cr", CREDITS);
+    wire_add_uint(&frame, "ba", lab_port.blob_address);
+    wire_add_uint(&frame, "bs", lab_port.blob_bytes - job_scratch_bytes());
+    wire_add_uint(&frame, "ar", LAB_MODEL_ARENA_BYTES);
+    wire_add_uint(&frame, "st", lab_port.stack_bytes);
+    wire_add_text(&frame, "mo", lab_model.name);
+    finish();
+}
+
+static void send_ack(uint32_t sequence)
+{
+    begin("ack");
+    wire_add_uint(&frame, "a", sequence);
+    finish();
+}
+
+static void begin_error(const char *code, const char *place, const char *message)
+{
+    begin_sequenced("error");
+    wire_add_text(&frame, "c", code);
+    wire_add_text(&frame, "p", place);
+    wire_add_text(&frame, "m", message);
+}
+
+/* Answers a frame that is not accepted; its number stays free. */
+static void refuse(uint64_t sequence, const char *code, const char *place, const char *message)
+{
+    begin_error(code, place, message);
+    wire_add_uint(&frame, "a", sequence);
+    finish();
+}
+
+void session_error(const char *code, const char *place, const char *message)
+{
+    begin_error(code, place, message);
+    finish();
+}
+
+void session_event(const char *region, uint32_t index, uint64_t begin_cycles, uint64_t end_cycles)
+{
+    begin_sequenced("event");
+    wire_add_text(&frame, "r", region);
+    wire_add_uint(&frame, "i", index);
+    wire_add_uint(&frame, "b", begin_cycles);
+    wire_add_uint(&frame, "e", end_cycles);
+    finish();
+    events++;
+}
+
+void session_metric(const char *name, float value)
+{
+    begin_sequenced("metric");
+    wire_add_text(&frame, "n", name);
+    wire_add_float(&frame, "v", value);
+    finish();
+}
+
+void session_log(const char *message)
+{
+    begin_sequenced("log");
+    wire_add_text(&frame, "m", message);
+    finish();
+}
+
+void session_result(uint32_t index, const uint8_t *data, uint32_t bytes)
+{
+    uint32_t offset = 0;
+    do {
+        uint32_t chunk = bytes - offset < RESULT_CHUNK ? bytes - offset : RESULT_CHUNK;
+        begin_sequenced("result");
+        wire_add_uint(&frame, "i", index);
+        wire_add_bytes(&frame, "d", data + offset, chunk);
+        if (bytes > RESULT_CHUNK) {
+            wire_add_uint(&frame, "o", offset);
+            wire_add_uint(&frame, "z", bytes);
+        }
+        finish();
+        offset += chunk;
+    } while (offset < bytes);
+    results++;
+}
+
+void session_crash(const char *code, const char *message, const char *const *names, const uint32_t *values,
+                   uint32_t count)
+{
+    static const uint8_t flush = 0;
+    port_write(&flush, 1);
+    begin_error(code, "fault", message);
+    wire_add_uint_map(&frame, "g", names, values, count);
+    wire_add_text(&frame, "r", region_running());
+    finish();
+}
+
+/* ---- receiving ---- */
+
+static uint32_t get_u32(const cbor_map_t *message, const char *key, uint32_t otherwise)
+{
+    uint64_t value;
+    if (!cbor_get_uint(message, key, &value))
+        return otherwise;
+    return value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+}
+
+static void accept(uint32_t sequence)
+{
+    last_accepted = sequence;
+    send_ack(sequence);
+}
+
+static void handle_hello(const cbor_map_t *message)
+{
+    uint64_t version;
+    if (!cbor_get_uint(message, "v", &version) || version != WIRE_VERSION)
+        refuse(0, "version", "hello", "this device speaks version 1");
+    else
+        send_hello();
+}
+
+static void handle_put(const cbor_map_t *message, uint32_t sequence)
+{
+    cbor_span_t name = {NULL, 0};
+    cbor_span_t chunk;
+    uint64_t total = UINT64_MAX;
+    uint64_t place;
+    uint64_t crc;
+    blob_status_t status = BLOB_SIZE;
+    cbor_get_text(message, "n", &name);
+    cbor_get_uint(message, "z", &total);
+    if (cbor_get_uint(message, "p", &place) && cbor_get_uint(message, "k", &crc))
+        status = blob_adopt(&name, total, place, crc);
+    else if (cbor_get_uint(message, "o", &place) && cbor_get_bytes(message, "d", &chunk))
+        status = blob_put(&name, total, place, &chunk);
+
+    if (status == BLOB_OK)
+        accept(sequence);
+    else if (status == BLOB_CHECKSUM)
+        refuse(sequence, "checksum", "put", "the memory does not hold what the checksum says");
+    else
+        refuse(sequence, "size", "put", "the blob does not fit, or the chunk does not continue it");
+}
+
+static void finish_job(uint64_t started)
+{
+    bool stack_intact = memory_stack_guard_intact(lab_port.stack);
+    if (!stack_intact || !memory_arena_guard_intact()) {
+        session_error("overflow", stack_intact ? "arena" : "stack", "the guard behind it was overwritten");
+        return;
+    }
+    begin_sequenced("done");
+    wire_add_uint(&frame, "y", memory_stack_high_water(lab_port.stack, lab_port.stack_bytes));
+    wire_add_uint(&frame, "a", memory_arena_high_water());
+    wire_add_uint(&frame, "c", port_cycles() - started);
+    wire_add_uint(&frame, "n", events);
+    wire_add_uint(&frame, "x", results);
+    finish();
+}
+
+static void handle_run(const cbor_map_t *message, uint32_t sequence)
+{
+    cbor_span_t name = {NULL, 0};
+    cbor_span_t blob = {NULL, 0};
+    accept(sequence);
+    uint64_t started = port_cycles();
+    cbor_get_text(message, "j", &name);
+    cbor_get_text(message, "n", &blob);
+    job_function_t function = job_find(&name);
+    if (function == NULL) {
+        session_error("unknown", "run", "this image has no such job");
+        return;
+    }
+    job_parameters_t job = {
+        .parameters = *message,
+        .blob = blob_find(&blob),
+        .count = get_u32(message, "c", 0),
+        .warmup = get_u32(message, "w", 0),
+        .repeats = get_u32(message, "r", 1),
+        .flags = get_u32(message, "f", 0),
+        .quiet_us = get_u32(message, "q", 0),
+    };
+    events = 0;
+    results = 0;
+    memory_paint_arena();
+    if (function(&job))
+        finish_job(started);
+}
+
+static void handle(const cbor_map_t *message)
+{
+    cbor_span_t type;
+    uint64_t sequence;
+    if (!cbor_get_text(message, "t", &type) || !cbor_get_uint(message, "s", &sequence)) {
+        session_error("unknown", "frame", "a frame needs a type and a sequence number");
+        return;
+    }
+    if (cbor_text_is(&type, "hello")) {
+        handle_hello(message);
+        return;
+    }
+    if (sequence == last_accepted && sequence != 0) {
+        send_ack(last_accepted);
+        return;
+    }
+    if (sequence != (uint64_t)last_accepted + 1 || sequence > UINT32_MAX) {
+        refuse(sequence, "sequence", "frame", "this is not the next number");
+        return;
+    }
+    if (cbor_text_is(&type, "put")) {
+        handle_put(message, (uint32_t)sequence);
+    } else if (cbor_text_is(&type, "run")) {
+        handle_run(message, (uint32_t)sequence);
+    } else if (cbor_text_is(&type, "reset")) {
+        accept((uint32_t)sequence);
+        port_reset();
+    } else {
+        refuse(sequence, "unknown", "frame", "no such message type");
+    }
+}
+
+void session_receive(uint8_t byte)
+{
+    cbor_map_t message;
+    if (wire_receive(&receiver, byte, &message))
+        handle(&message);
+}
+
+void session_init(void)
+{
+    static const uint8_t flush = 0;
+    receiver = (wire_receiver_t){0};
+    blob_init(lab_port.blob_store, lab_port.blob_bytes - job_scratch_bytes(), lab_port.blob_address);
+    port_write(&flush, 1);
+    send_hello();
+}
+
+uint32_t session_garbage_frames(void)
+{
+    return receiver.garbage_frames;
+}

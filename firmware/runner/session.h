@@ -1,0 +1,27 @@
+/* The device side of docs/wire.md: takes bytes, runs jobs, sends frames. One session per device. */
+#ifndef LAB_SESSION_H
+#define LAB_SESSION_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Resets everything and says hello. */
+void session_init(void);
+
+/* Takes one received byte; runs a whole job when the byte completes a `run` frame. */
+void session_receive(uint8_t byte);
+
+void session_event(const char *region, uint32_t index, uint64_t begin, uint64_t end);
+void session_metric(const char *name, float value);
+void session_result(uint32_t index, const uint8_t *data, uint32_t bytes);
+void session_log(const char *message);
+void session_error(const char *code, const char *place, const char *message);
+
+/* Reports a fault, whatever was being sent; `count` register names and values. */
+void session_crash(const char *code, const char *message, const char *const *names, const uint32_t *values,
+                   uint32_t count);
+
+/* Frames and bytes that were skipped since boot. */
+uint32_t session_garbage_frames(void);
+
+#endif

@@ -1,0 +1,2 @@
+# This machine: Debian package gcc.
+set(CMAKE_C_COMPILER gcc)
