@@ -195,7 +195,7 @@ def error_bar(record: Record, top: float) -> ErrorBar | None:
     """Draw ``record`` on an axis from 0 to ``top``; None where its figures are not finite or the axis is empty."""
     if top <= 0.0 or not all(map(math.isfinite, (record.median, record.ci_low, record.ci_high))):
         return None
-    tail = _percent(record.p95 / top) if math.isfinite(record.p95) and record.n > 1 else None
+    tail = _percent(record.p95 / top) if math.isfinite(record.p95) and record.p95 != record.median else None
     left, right = _percent(record.ci_low / top), _percent(record.ci_high / top)
     return ErrorBar(_percent(record.median / top), left, round(right - left, 2), tail)
 
@@ -218,7 +218,8 @@ def memory_map(detail: RunDetail) -> MemoryMap | None:
     if not detail.buffers:
         return None
     columns = max(max(buffer.last for buffer in detail.buffers) + 1, len(detail.layers), 1)
-    top = max(max(buffer.offset + buffer.size for buffer in detail.buffers), detail.arena_bytes, 1)
+    highest = max(max(buffer.offset + buffer.size for buffer in detail.buffers), detail.arena_bytes, 1)
+    top = 1.04 * highest
     blocks = tuple(_block(buffer, index, columns, top) for index, buffer in enumerate(detail.buffers))
     every = max(1, math.ceil(columns / 24))
     ticks = tuple(Tick(_percent((index + 0.5) / columns), str(index)) for index in range(0, columns, every))
@@ -226,12 +227,12 @@ def memory_map(detail: RunDetail) -> MemoryMap | None:
     return MemoryMap(
         blocks,
         ticks,
-        axis(0.0, float(top), "bytes", 4),
+        axis(0.0, top, "bytes", 4),
         _percent(detail.arena_bytes / top),
         _percent(detail.lower_bound_bytes / top),
         quantity(detail.arena_bytes, "bytes"),
         quantity(detail.lower_bound_bytes, "bytes"),
-        "the plan is optimal" if abs(extra) < 1e-9 else f"{extra:.1%} above the lower bound",
+        "the plan is optimal" if abs(extra) < 1e-9 else f"{100.0 * extra:.1f} % above the lower bound",
         columns,
     )
 
@@ -286,7 +287,7 @@ def _percent(fraction: float) -> float:
     return round(100.0 * min(1.0, max(0.0, fraction)), 2)
 
 
-def _block(buffer: Buffer, index: int, columns: int, top: int) -> Block:
+def _block(buffer: Buffer, index: int, columns: int, top: float) -> Block:
     return Block(
         name=buffer.name,
         left=_percent(buffer.first / columns),

@@ -41,11 +41,11 @@ class Badge:
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of the summary: ``text``, the figure as stored, a second line, an error bar."""
+    """A figure of the summary: ``text``, the figure as stored, further lines, an error bar."""
 
     text: str = NO_FIGURE
     title: str = ""
-    detail: str = ""
+    details: tuple[str, ...] = ()
     bar: ErrorBar | None = None
 
 
@@ -77,7 +77,7 @@ class SummaryGroup:
 
 @dataclass(frozen=True)
 class RecordRow:
-    """One record, formatted."""
+    """One record, formatted; spread is left empty for a single repeat and where all repeats are equal."""
 
     region: str
     metric: str
@@ -162,6 +162,16 @@ class RunView:
 
 
 @dataclass(frozen=True)
+class Trouble:
+    """A run that did not pass, named at the top of the page with the first line of its error."""
+
+    anchor: str
+    title: str
+    status_word: str
+    line: str
+
+
+@dataclass(frozen=True)
 class Page:
     """Everything the template needs."""
 
@@ -172,6 +182,7 @@ class Page:
     counts: str
     status: str
     status_word: str
+    troubles: tuple[Trouble, ...]
     explanations: tuple[str, ...]
     notes: tuple[str, ...]
     groups: tuple[SummaryGroup, ...]
@@ -192,6 +203,11 @@ def page_view(runs: Sequence[Run], traces: Mapping[str, Trace], title: str, note
         counts=_counts(runs),
         status=worst if runs else "incomplete",
         status_word=_overall(runs),
+        troubles=tuple(
+            Trouble(view.anchor, view.title, view.status_word, view.error.partition("\n")[0])
+            for view in views
+            if view.status != "passed"
+        ),
         explanations=_explanations(runs),
         notes=tuple(notes),
         groups=_groups(runs),
@@ -396,11 +412,14 @@ def _spread_cell(record: Record | None, top: float) -> Cell:
     if record is None:
         return Cell()
     scale = scale_for(record.median, record.unit, record.metric)
-    lines = [f"95 % CI {_interval(record)}"]
-    if math.isfinite(record.p95) and record.n > 1:
-        lines.append(f"p95 {scale.text(record.p95)}")
+    if record.n > 1 and len(set(record.raw)) == 1:
+        lines = [f"all {record.n} repeats equal"]
+    elif record.n > 1:
+        lines = [f"95 % CI {_interval(record)}", f"p95 {scale.number(record.p95)}"]
+    else:
+        lines = ["one repeat"]
     title = f"{record.region}: median {exact(record.median, record.unit)}, n = {record.n}"
-    return Cell(scale.text(record.median), title, " · ".join(lines), error_bar(record, top))
+    return Cell(scale.text(record.median), title, tuple(lines), error_bar(record, top))
 
 
 def _plain_cell(record: Record | None) -> Cell:
@@ -417,26 +436,27 @@ def _accuracy(run: Run) -> Cell:
     text = quantity(measured.median, "1", "accuracy")
     title = f"{exact(measured.median, '1')} of 1"
     if reference is None or not math.isfinite(reference.median) or not math.isfinite(measured.median):
-        return Cell(text, title, "no reference recorded")
+        return Cell(text, title, ("no reference recorded",))
     points = 100.0 * (measured.median - reference.median)
-    gap = "equal" if abs(points) < 0.005 else f"{points:+.2f} points".replace("-", "−")
-    detail = f"reference {quantity(reference.median, '1', 'accuracy')} ({gap})"
-    return Cell(text, f"{title}, reference {exact(reference.median, '1')}", detail)
+    gap = "equal to it" if abs(points) < 0.005 else f"{points:+.2f} points".replace("-", "−")
+    details = (f"reference {quantity(reference.median, '1', 'accuracy')}", gap)
+    return Cell(text, f"{title}, reference {exact(reference.median, '1')}", details)
 
 
 def _record_row(record: Record) -> RecordRow:
     scale = scale_for(record.median, record.unit, record.metric)
-    spread = record.n > 1
+    equal = record.n > 1 and len(set(record.raw)) == 1
+    spread = record.n > 1 and not equal
     return RecordRow(
         region=record.region,
         metric=record.metric,
         unit=record.unit,
         n=record.n,
         median=scale.text(record.median),
-        interval=_interval(record) if spread else "",
-        p95=scale.text(record.p95) if spread else "",
-        p99=scale.text(record.p99) if spread else "",
-        first=scale.text(record.first) if spread else "",
+        interval="all equal" if equal else _interval(record) if spread else "",
+        p95=scale.number(record.p95) if spread else "",
+        p99=scale.number(record.p99) if spread else "",
+        first=scale.number(record.first) if spread else "",
         source=record.source,
         alignment="" if record.alignment == "none" else record.alignment,
         lost=f"{100.0 * record.lost_fraction:.3g} %" if record.lost_fraction > 0.0 else "",
