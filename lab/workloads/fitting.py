@@ -99,8 +99,9 @@ def fit(network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, plan: P
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-                total += float(loss.detach())
-                step.update(epoch * batches + number + 1, steps, f"loss {float(loss):.3f}")
+                value = float(loss.detach())
+                total += value
+                step.update(epoch * batches + number + 1, steps, f"loss {value:.3f}")
             mean_loss = total / batches
     network.eval()
     return mean_loss
