@@ -1,0 +1,54 @@
+"""TFLite's fixed-point arithmetic on PyTorch integers.
+
+Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference", section 2.2, and the gemmlowp fixed-point definitions that TFLite's reference kernels use.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def quantize_multiplier(real: float) -> tuple[int, int]:
+    """Split ``real`` in (0, 1) into ``q31 · 2^-31 · 2^-shift`` with ``q31`` in [2^30, 2^31) and ``shift`` ≥ 0.
+
+    Returns:
+        ``(q31, shift)``; ``(0, 0)`` where ``real`` is below 2^-32, as in TFLite.
+
+    Raises:
+        ValueError: ``real`` is not in (0, 1) after rounding to 31 bits.
+    """
+    fraction, exponent = math.frexp(real)
+    q31 = round(fraction * (1 << 31))
+    if q31 == 1 << 31:
+        q31, exponent = q31 // 2, exponent + 1
+    if real <= 0 or exponent > 0:
+        raise ValueError(f"a requantisation multiplier must be in (0, 1), got {real!r}")
+    return (q31, -exponent) if exponent >= -31 else (0, 0)
+
+
+def rounding_doubling_high_mul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """``round(a·b / 2^31)``, ties towards +∞ (``SaturatingRoundingDoublingHighMul`` for non-negative ``b``).
+
+    Args:
+        a, b: int64 tensors with int32 values, ``b`` ≥ 0.
+    """
+    product = a * b
+    nudge = torch.where(product >= 0, 1 << 30, 1 - (1 << 30))
+    return torch.div(product + nudge, 1 << 31, rounding_mode="trunc")
+
+
+def rounding_divide_by_power_of_two(x: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+    """``round(x / 2^exponent)``, ties away from zero (``RoundingDivideByPOT``); int64 tensors, exponent 0 … 31."""
+    one = torch.ones_like(exponent)
+    mask = torch.bitwise_left_shift(one, exponent) - 1
+    remainder = torch.bitwise_and(x, mask)
+    threshold = torch.bitwise_right_shift(mask, 1) + (x < 0).to(x.dtype)
+    return torch.bitwise_right_shift(x, exponent) + (remainder > threshold).to(x.dtype)
+
+
+def requantize(accumulator: torch.Tensor, multiplier: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """``MultiplyByQuantizedMultiplier`` for multipliers below one; broadcasts over the last (channel) dimension."""
+    return rounding_divide_by_power_of_two(rounding_doubling_high_mul(accumulator, multiplier), shift)
