@@ -1,0 +1,60 @@
+"""Passes through regions, as plain data from any device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from lab.errors import ProtocolError
+
+INFERENCE = "inference"
+LAYER = "layer"
+
+
+class RegionPass(Protocol):
+    """One pass through a region, such as ``lab.events.RegionEvent``; the edges are counts of the device's clock."""
+
+    @property
+    def region(self) -> str: ...
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def begin(self) -> int: ...
+
+    @property
+    def end(self) -> int: ...
+
+
+def by_region(
+    passes: Sequence[RegionPass], layer_names: Sequence[str] = ()
+) -> dict[str, list[RegionPass]]:
+    """Passes of each region, in order of their first appearance.
+
+    Region ``layer`` carries the layer's number as index and is split into ``layer/<number> <name>``.
+
+    Args:
+        passes: in the order in which the device reported them.
+        layer_names: names of the schedule's layers.
+
+    Raises:
+        ProtocolError: a region ends before it begins.
+    """
+    groups: dict[str, list[RegionPass]] = {}
+    for one in passes:
+        if one.end < one.begin:
+            raise ProtocolError(
+                f"region {one.region!r} pass {one.index} begins at {one.begin} and ends at {one.end}: "
+                "the device's clock went backwards",
+                hint="the device was reset inside the job, or its cycle counter is narrower than it says",
+            )
+        groups.setdefault(_name(one, layer_names), []).append(one)
+    return groups
+
+
+def _name(one: RegionPass, layer_names: Sequence[str]) -> str:
+    if one.region != LAYER:
+        return one.region
+    known = layer_names[one.index] if one.index < len(layer_names) else ""
+    return f"{LAYER}/{one.index:02} {known}".rstrip()
