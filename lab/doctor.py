@@ -34,7 +34,7 @@ class Finding:
     Attributes:
         area: ``python``, ``tools``, ``data``, ``attached``, ``services`` or ``devices``.
         name: what was looked at.
-        status: ``ok``; ``missing``: something that is needed; ``warning``: works, but look at it; ``off``: optional and absent.
+        status: ``ok``; ``missing``: needed and absent; ``warning``: look at it; ``off``: optional and absent.
         detail: what was found.
         remedy: how to get it, empty when nothing is to be done.
     """
@@ -89,7 +89,7 @@ def list_ports() -> list[PortInfo]:
 
 
 def availability(device: Device, ports: PortLister = list_ports) -> str:
-    """Why a device cannot be used on this computer now, with the way out; empty when it can. Takes a few milliseconds."""
+    """Why a device cannot be used on this computer now, with the way out; empty when it can. Takes milliseconds."""
     reasons = [_no_firmware(device), *_missing_tools(device)]
     if not device.emulated:
         reasons += _unattached(device, ports)
@@ -158,7 +158,7 @@ def _missing_tools(device: Device) -> list[str]:
 
 
 def _unattached(device: Device, ports: PortLister) -> list[str]:
-    """Reasons from serial ports and meters that are not there; network addresses are not tried, that would take time."""
+    """Reasons from ports that are not there; network addresses are not tried, that would take time."""
     reasons = []
     for what, serial in (("serial port", device.config.serial), ("meter", device.meter)):
         if serial is None:
@@ -290,7 +290,7 @@ def _probes() -> list[Finding]:
     try:
         probes = ConnectHelper.get_all_connected_probes(blocking=False, print_wait_message=False)
     except (PyOcdError, OSError) as error:
-        return [Finding("attached", "debug probes", "warning", f"pyOCD cannot list them: {error}", "see its udev rules")]
+        return [Finding("attached", "debug probes", "warning", f"pyOCD cannot list them: {error}", "see udev rules")]
     return [
         Finding("attached", "debug probe", "ok", f"{probe.unique_id}: {probe.description}") for probe in probes
     ] or [Finding("attached", "debug probes", "off", "none")]
@@ -303,7 +303,11 @@ def _influx() -> Finding:
         return Finding("services", "InfluxDB mirror", "off", "LAB_INFLUX_URL is not set; the local store is enough")
     if not _package_version("influxdb-client"):
         return Finding(
-            "services", "InfluxDB mirror", "missing", "influxdb-client is not installed", "pip install 'hil-lab[influx]'"
+            "services",
+            "InfluxDB mirror",
+            "missing",
+            "influxdb-client is not installed",
+            "pip install 'hil-lab[influx]'",
         )
     return Finding("services", "InfluxDB mirror", "ok", f"mirrors to {_without_credentials(url)}")
 
@@ -318,7 +322,5 @@ def _devices(config: BenchConfig, ports: PortLister) -> list[Finding]:
     for device in Bench(config).devices:
         why_not = availability(device, ports)
         what = f"{device.board.title}{', metered' if device.meter else ''}"
-        findings.append(
-            Finding("devices", device.name, "missing" if why_not else "ok", what, why_not)
-        )
+        findings.append(Finding("devices", device.name, "missing" if why_not else "ok", what, why_not))
     return findings

@@ -93,9 +93,9 @@ def _from_environment_only(value: object) -> object:
     return value
 
 
-Bytes = Annotated[int, BeforeValidator(_bytes_field, json_schema_input_type=int | str), Field(ge=0)]
-Seconds = Annotated[float, BeforeValidator(_seconds_field, json_schema_input_type=float | str), Field(ge=0)]
-Hertz = Annotated[int, BeforeValidator(_hertz_field, json_schema_input_type=int | str), Field(gt=0)]
+Bytes = Annotated[int, Field(ge=0), BeforeValidator(_bytes_field, json_schema_input_type=int | str)]
+Seconds = Annotated[float, Field(ge=0), BeforeValidator(_seconds_field, json_schema_input_type=float | str)]
+Hertz = Annotated[int, Field(gt=0), BeforeValidator(_hertz_field, json_schema_input_type=int | str)]
 Names = Annotated[tuple[Annotated[str, Field(pattern=_NAME)], ...], Field(strict=False)]
 Secret = Annotated[SecretStr, BeforeValidator(_from_environment_only)]
 Text = str | SecretStr

@@ -2,7 +2,7 @@
 
 The kernel's ``flock`` on a file per device is the lock: it falls free the moment its holder dies, however that happens,
 so no lock is ever orphaned. Beside it stands a JSON record for people and for fencing: who holds the device, why, since
-when and until when. Its token rises with every lease, and a holder whose token is no longer the newest has lost the device.
+when and until when. Its token rises with every lease, and a holder whose token is not the newest has lost the device.
 
 A holder that lives but hangs is the one case the kernel cannot see: it stops renewing its deadline, and once that has
 passed the next process that asks takes the device over, under a lock file of the next generation.

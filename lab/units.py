@@ -98,9 +98,7 @@ def _format_bytes(value: float) -> str:
     return f"{value:.4g} B"
 
 
-def _parse_si(
-    text: str | int | float, unit: str, what: str, example: str, extra: Mapping[str, float]
-) -> float:
+def _parse_si(text: str | int | float, unit: str, what: str, example: str, extra: Mapping[str, float]) -> float:
     allowed = ", ".join([f"{prefix}{unit}" for prefix in ("p", "n", "u", "µ", "m", "", "k", "M", "G")] + list(extra))
     number, suffix = _split(text, what, allowed, example)
     if suffix in extra:
