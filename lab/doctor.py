@@ -49,10 +49,17 @@ class Finding:
 class PortInfo(Protocol):
     """What the doctor reads of a serial port; ``serial.tools.list_ports`` yields these."""
 
-    device: str
-    description: str
-    vid: int | None
-    serial_number: str | None
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def vid(self) -> int | None: ...
+
+    @property
+    def serial_number(self) -> str | None: ...
 
 
 PortLister = Callable[[], Iterable[PortInfo]]

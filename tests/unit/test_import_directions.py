@@ -13,8 +13,8 @@ import pytest
 _ROOT = Path(__file__).resolve().parents[2]
 _HEAVY = ("torch", "pandas", "pyarrow", "matplotlib", "sklearn", "scipy")
 
-# A layer may import itself and the layers of lower rank. Modules of `lab` that are not named here are leaves that anyone
-# in `lab` may import (rank 0).
+# A layer may import itself and the layers of lower rank. Modules of `lab` that are not named here are leaves that
+# anyone in `lab` may import (rank 0).
 _RANKS = {
     "fixtures": 6,
     "lab.cli": 6,

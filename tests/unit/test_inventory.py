@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from lab.errors import ConfigError
 from lab.inventory import Board, board_files, json_schema, load_bench, load_board, reveal
-from lab.paths import config_dir, default_config
+from lab.paths import config_dir, default_config, project_root
 
 _HARDWARE = """\
 devices:
@@ -258,3 +259,13 @@ def test_the_default_bench_follows_the_environment(tmp_path: Path, monkeypatch: 
     assert default_config() == config_dir() / "emulated.yaml"
     monkeypatch.setenv("LAB_CONFIG", str(tmp_path / "mine.yaml"))
     assert default_config() == tmp_path / "mine.yaml"
+
+
+@pytest.mark.parametrize("kind", ["mps2-an386", "mps2-an500"])
+def test_board_files_agree_with_the_firmware(kind: str) -> None:
+    board = load_board(config_dir() / "boards" / f"{kind}.yaml")
+    header = (project_root() / "firmware" / "boards" / kind / "board.h").read_text()
+    defined = {name: int(value, 0) for name, value in re.findall(r"#define (\w+) (0x[0-9a-fA-F]+|\d+)u\b", header)}
+    assert board.emulator is not None
+    assert board.emulator.marker_address == defined["BOARD_MARKER"]
+    assert board.clock_hz == defined["BOARD_CLOCK_HZ"]
