@@ -1,2 +1,3 @@
+set(LAB_TOOLCHAIN host)
 set(LAB_CPU_FLAGS)
 set(LAB_BOARD_FAMILY hosted)

@@ -1,2 +1,3 @@
+set(LAB_TOOLCHAIN arm-none-eabi)
 set(LAB_CPU_FLAGS -mcpu=cortex-m4 -mfpu=fpv4-sp-d16 -mfloat-abi=hard -mthumb)
 set(LAB_BOARD_FAMILY mps2)
