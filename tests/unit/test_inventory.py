@@ -254,6 +254,13 @@ def test_the_schema_accepts_sizes_as_text_and_refuses_unknown_keys() -> None:
     assert {"type": "string"} in memory["properties"]["ram_bytes"]["anyOf"]
 
 
+def test_a_thousand_devices_are_read_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = "devices:\n" + "".join(f"  d{i}: {{board: mps2-an386, emulated: true}}\n" for i in range(1000))
+    devices = load_bench(_bench(tmp_path, text)).devices
+    assert list(devices) == [f"d{i}" for i in range(1000)]
+    assert len({id(device.board) for device in devices.values()}) == 1
+
+
 def test_the_default_bench_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LAB_CONFIG", raising=False)
     assert default_config() == config_dir() / "emulated.yaml"
@@ -269,3 +276,6 @@ def test_board_files_agree_with_the_firmware(kind: str) -> None:
     assert board.emulator is not None
     assert board.emulator.marker_address == defined["BOARD_MARKER"]
     assert board.clock_hz == defined["BOARD_CLOCK_HZ"]
+    assert board.emulator.shared_memory is not None
+    assert board.emulator.shared_memory.address == defined["BOARD_BLOB_ADDRESS"]
+    assert board.emulator.shared_memory.bytes == defined["BOARD_BLOB_BYTES"]

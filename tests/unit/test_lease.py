@@ -113,15 +113,17 @@ def test_a_hung_holder_is_passed_over_and_learns_of_it(tmp_path: Path) -> None:
             held.check()
 
 
-def test_a_living_holder_outlasts_its_time_to_live_by_renewing(tmp_path: Path) -> None:
-    with lease("board", "long", ttl_s=0.3, folder=tmp_path) as held:
-        first = held.record.deadline
-        with pytest.raises(LeaseLost):
-            lease("board", "mine", wait_s=0.8, folder=tmp_path)
+def test_a_living_holder_renews_its_deadline_while_others_are_refused(tmp_path: Path) -> None:
+    with lease("board", "long", ttl_s=3.0, folder=tmp_path) as held:
+        seen = holder("board", folder=tmp_path)
+        while seen is not None and seen.deadline == held.record.deadline:
+            with pytest.raises(LeaseLost, match="waited 0.2 s"):
+                lease("board", "mine", wait_s=0.2, folder=tmp_path)
+            seen = holder("board", folder=tmp_path)
+        assert seen is not None
+        assert seen.deadline > held.record.deadline
+        assert seen.token == held.record.token
         held.check()
-        now = holder("board", folder=tmp_path)
-        assert now is not None
-        assert now.deadline > first
 
 
 def test_competing_processes_never_meet_and_tokens_strictly_rise(tmp_path: Path) -> None:
