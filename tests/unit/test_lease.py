@@ -117,7 +117,7 @@ def test_a_living_holder_renews_its_deadline_while_others_are_refused(tmp_path: 
     with lease("board", "long", ttl_s=3.0, folder=tmp_path) as held:
         seen = holder("board", folder=tmp_path)
         while seen is not None and seen.deadline == held.record.deadline:
-            with pytest.raises(LeaseLost, match="waited 0.2 s"):
+            with pytest.raises(LeaseLost, match=r"waited 0\.2 s"):
                 lease("board", "mine", wait_s=0.2, folder=tmp_path)
             seen = holder("board", folder=tmp_path)
         assert seen is not None
