@@ -14,17 +14,18 @@ from dataclasses import dataclass, field
 Sink = Callable[[str], None]
 
 
-def _stderr(line: str) -> None:
+def to_stderr(line: str) -> None:
+    """Write a line to standard error; the sink where nobody chose another."""
     print(line, file=sys.stderr, flush=True)
 
 
-_sink: Sink = _stderr
+_sink: Sink = to_stderr
 
 
 def set_sink(sink: Sink | None) -> None:
     """Send progress lines to ``sink``; ``None`` restores standard error."""
     global _sink
-    _sink = sink or _stderr
+    _sink = sink or to_stderr
 
 
 @dataclass

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from lab.artifact import Artifact
 from lab.events import Event, Hello, Job
@@ -70,6 +69,7 @@ class Resettable(Protocol):
         """Bring the device back after a failure; says which rung of the ladder worked."""
 
 
+@runtime_checkable
 class Counting(Protocol):
     """A device whose instructions, loads and stores can be counted exactly (an emulator with a counting plug-in)."""
 
@@ -82,7 +82,7 @@ class Device(Deployable, Runnable, Resettable, Protocol):
 
     identity: Identity
 
-    def meter(self) -> AbstractContextManager[Meter] | None:
+    def meter(self) -> Meter | None:
         """The device's power meter, not yet opened; None where it is not metered."""
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,12 +23,12 @@ class QemuTarget:
 
     Args:
         machine: what QEMU emulates.
-        marker_socket: gives the socket that takes the marker line, None where nobody listens to it.
+        marker_socket: the socket that takes the marker line, None where nobody listens to it.
         plugin: the counting plug-in, None where it was not built.
     """
 
     def __init__(
-        self, machine: QemuMachine, *, marker_socket: Callable[[], Path | None], plugin: Path | None = None
+        self, machine: QemuMachine, *, marker_socket: Path | None = None, plugin: Path | None = None
     ) -> None:
         self._machine = machine
         self._marker_socket = marker_socket
@@ -43,7 +43,7 @@ class QemuTarget:
     def load(self, artifact: Artifact) -> ByteStream:
         """Start QEMU with the image, held before its first instruction."""
         self.close()
-        self._qemu = Qemu(self._machine, artifact.path, marker_socket=self._marker_socket())
+        self._qemu = Qemu(self._machine, artifact.path, marker_socket=self._marker_socket)
         self._qemu.start()
         return SerialPort(self._qemu.serial_url)
 
@@ -90,7 +90,7 @@ class QemuTarget:
             session.open(build_id=artifact.build_id, ask=False)
             session.put("samples", job.blob, qemu if self._machine.shared_bytes else None)
             events = [event for event in session.run(job) if isinstance(event, RegionEvent)]
-            return match_counts(events, _settled_counts(qemu, 2 * (len(events) + job.warmup)))
+            return match_counts(events, _settled_counts(qemu, 2 * len(events)))
 
     def close(self) -> None:
         """End QEMU; safe to call twice."""
@@ -121,3 +121,22 @@ def _settled_counts(qemu: Qemu, expected: int) -> list[MarkerCount]:
         time.sleep(0.01)
         counts = qemu.counts()
     return counts
+
+
+def match_counts(events: list[RegionEvent], marks: list[MarkerCount]) -> list[RegionCount]:
+    """Pair the runner's events with the plug-in's marks: two stores to the marker register per event, in order.
+
+    Raises:
+        EmulatorError: there are not two marks per event.
+    """
+    if len(marks) != 2 * len(events):
+        raise EmulatorError(
+            f"QEMU's counting plug-in saw {len(marks)} stores to the marker register; {len(events)} events make 2 each",
+            hint="does `marker_address` in the board file agree with the firmware?",
+        )
+    pairs = zip(events, marks[::2], marks[1::2], strict=True)
+    return [_region_count(event, end.since(begin)) for event, begin, end in pairs]
+
+
+def _region_count(event: RegionEvent, count: MarkerCount) -> RegionCount:
+    return RegionCount(event.region, event.index, count.instructions, count.loads, count.stores)

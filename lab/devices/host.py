@@ -26,7 +26,7 @@ class Host:
         self._stream: ProcessStream | None = None
         self._session: Session | None = None
         self._artifact: Artifact | None = None
-        self._log: IO[bytes] = tempfile.TemporaryFile()
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
 
     def deploy(self, artifact: Artifact) -> Hello:
         """Start the runner and open a session with it."""

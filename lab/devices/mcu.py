@@ -21,7 +21,9 @@ HELLO_TIMEOUT_S = 10.0
 class McuTarget(Protocol):
     """How images get into a microcontroller and how its byte stream is reached."""
 
-    memory: MemoryPort | None
+    @property
+    def memory(self) -> MemoryPort | None:
+        """A way to place bytes in its memory; None where there is none."""
 
     def load(self, artifact: Artifact) -> ByteStream:
         """Program the image and hold the core."""
@@ -83,7 +85,8 @@ class Mcu:
         """Run a job on the deployed image.
 
         Raises:
-            Hang, Crash, OutOfMemory, ProtocolError: the device failed; a crash carries registers and a place in the code.
+            Hang, Crash, OutOfMemory, ProtocolError: the device failed; a crash carries registers and a place in the
+                code.
         """
         session = self._open()
         try:
@@ -185,4 +188,5 @@ def _located_crash(error: Crash, elf: Path) -> Crash:
     region = f" in region {error.report.region!r}" if error.report.region else ""
     message = f"{error.message}{region}\n  at {location or 'an unknown place'}"
     message += f", called from {caller}" if caller else ""
-    return Crash(f"{message}\n  {listed}", hint=error.hint, report=CrashReport(registers, location, error.report.region))
+    report = CrashReport(registers, location, error.report.region)
+    return Crash(f"{message}\n  {listed}", hint=error.hint, report=report)

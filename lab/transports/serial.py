@@ -6,8 +6,11 @@ import io
 import os
 import select
 import socket
+from collections.abc import Iterable
 
 import serial
+from serial.tools.list_ports import comports
+from serial.tools.list_ports_common import ListPortInfo
 
 from lab.errors import TransportError
 
@@ -78,3 +81,31 @@ class SerialPort:
 
     def _broken(self, error: object) -> TransportError:
         return TransportError(f"serial port {self.name} broke: {error}", hint="was the cable pulled?", transient=True)
+
+
+def find_port(by_id: str, ports: Iterable[ListPortInfo] | None = None) -> str:
+    """Device path of the serial port with a USB serial number, or a ``/dev/serial/by-id`` path as it is.
+
+    Args:
+        by_id: USB serial number, or a path.
+        ports: what is attached; None asks the system.
+
+    Raises:
+        TransportError: none, or more than one port has that number; lists what is attached.
+    """
+    if by_id.startswith("/"):
+        return by_id
+    attached = list(comports() if ports is None else ports)
+    found = [port.device for port in attached if port.serial_number == by_id]
+    if len(found) == 1:
+        return str(found[0])
+    listed = ", ".join(f"{port.device} ({port.serial_number or 'no serial number'})" for port in attached)
+    if not found:
+        raise TransportError(
+            f"no serial port with USB serial number {by_id}; attached: {listed or 'none'}",
+            hint="plug the board in, or correct `serial.by_id` in the bench file",
+        )
+    raise TransportError(
+        f"{len(found)} serial ports carry USB serial number {by_id}: {', '.join(map(str, found))}",
+        hint="name the one you mean by its path below /dev/serial/by-id",
+    )

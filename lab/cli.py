@@ -1,0 +1,165 @@
+"""The command line: the same parts as the pytest plugin, by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from lab import progress
+from lab.bench import Bench
+from lab.errors import LabError
+from lab.paths import cache_dir, default_config, reports_dir, store_dir
+
+
+class _Group(click.Group):
+    """Shows an error of the lab as one message, not as a traceback; exit status 1 for it, 2 for wrong usage."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except LabError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", type=click.Path(path_type=Path), help="Bench file (LAB_CONFIG).")
+@click.version_option(package_name="hil-lab")
+@click.pass_context
+def main(ctx: click.Context, config: Path | None) -> None:
+    """Hardware-in-the-loop test and measurement lab for machine learning on devices."""
+    ctx.obj = config.absolute() if config is not None else default_config()
+
+
+@main.command()
+@click.pass_obj
+def devices(config: Path) -> None:
+    """List the devices of the bench."""
+    from lab.doctor import availability
+
+    bench = Bench.load(config)
+    rows = [("NAME", "BOARD", "CPU", "SOURCE", "FEATURES", "STATE")]
+    for device in bench.devices:
+        source = "emulated" if device.emulated else "hardware"
+        state = availability(device).split("\n")[0] or "ready"
+        rows.append((device.name, device.board.kind, device.board.cpu, source, " ".join(device.features), state))
+    _table(rows)
+    click.echo(f"\nbench: {config}")
+
+
+@main.command()
+def workloads() -> None:
+    """List the workloads and the systems of the catalogue that they serve."""
+    from lab.workloads import all_workloads
+
+    rows = [("ID", "FAMILY", "SYSTEMS", "TITLE")]
+    rows += [(one.id, one.family, " ".join(one.systems) or "-", one.title) for one in all_workloads()]
+    _table(rows)
+
+
+@main.command()
+@click.pass_obj
+def doctor(config: Path) -> None:
+    """Say what is installed and attached, what is missing and how to get it. Exit status 1 if anything is missing."""
+    from lab.doctor import diagnose
+
+    missing = False
+    area = ""
+    marks = {"ok": "ok     ", "off": "off    ", "warning": "WARNING", "missing": "MISSING"}
+    for finding in diagnose(config):
+        if finding.area != area:
+            area = finding.area
+            click.echo(f"\n{area}")
+        click.echo(f"  {marks[finding.status]}  {finding.name}: {finding.detail}")
+        if finding.remedy:
+            click.echo(f"           -> {finding.remedy}")
+        missing = missing or finding.status == "missing"
+    sys.exit(1 if missing else 0)
+
+
+@main.command()
+@click.argument("workload")
+@click.option("--device", "names", default="", help="Devices: names, or terms such as class:mcu+feature:meter.")
+@click.option("--variant", default="", help="Variant of the workload.")
+@click.option("--repeats", default=1, show_default=True, type=click.IntRange(1), help="Timed passes over each sample.")
+@click.option("--samples", type=click.IntRange(1), help="Use only the first so many samples.")
+@click.pass_obj
+def run(config: Path, workload: str, names: str, variant: str, repeats: int, samples: int | None) -> None:
+    """Run WORKLOAD on devices of the bench and write a report."""
+    from lab.devices.connect import connected
+    from lab.doctor import availability
+    from lab.reporting import new_session_id, report_session
+    from lab.runs import deploy, measure
+    from measurements.store import Store
+
+    session_id = new_session_id()
+    failures = []
+    with Store(store_dir()) as store:
+        for entry in Bench.load(config).select(names):
+            reason = availability(entry)
+            if reason:
+                click.echo(f"{entry.name}: skipped: {reason}")
+                continue
+            try:
+                with held(entry), connected(entry, cache_dir()) as device:
+                    deployment = deploy(entry, device, workload, cache_dir(), variant)
+                    measurement = measure(deployment, store, session_id, repeats=repeats, samples=samples)
+            except LabError as error:
+                failures.append(entry.name)
+                click.echo(f"{entry.name}: {error}", err=True)
+                continue
+            _summary(entry.name, measurement.run)
+    page = report_session(store_dir(), session_id, reports_dir())
+    if page is not None:
+        click.echo(f"report: {page}")
+    sys.exit(1 if failures or page is None else 0)
+
+
+@main.command()
+@click.argument("session", required=False)
+@click.option("--list", "listing", is_flag=True, help="List the sessions of the store instead.")
+def report(session: str | None, listing: bool) -> None:
+    """Write the report of SESSION (default: the latest) again from the store."""
+    from lab.reporting import report_session
+    from measurements.store import Store
+
+    with Store(store_dir()) as store:
+        if listing:
+            rows = [("SESSION", "RUN", "DEVICE", "WORKLOAD", "STATUS")]
+            for one in store.runs():
+                provenance = one.provenance
+                rows.append((one.session_id, one.run_id, provenance.device, provenance.workload, one.status))
+            _table(rows)
+            return
+        chosen = session or store.latest_session()
+    page = report_session(store_dir(), chosen, reports_dir()) if chosen else None
+    if page is None:
+        raise click.ClickException(f"{store_dir()} holds no runs of session {chosen!r}; `lab report --list` names them")
+    click.echo(f"report: {page}")
+
+
+@main.command()
+@click.argument("device")
+@click.option("--workload", default="spoken-digits", show_default=True, help="What to start on an emulated device.")
+@click.option("--seconds", type=float, help="Stop after so long (default: until Ctrl-C).")
+@click.pass_obj
+def console(config: Path, device: str, workload: str, seconds: float | None) -> None:
+    """Show what DEVICE says: frames of the runner as JSON, everything else as text."""
+    from lab.devices.console import listen
+
+    entry = Bench.load(config).get(device)
+    deadline = None if seconds is None else time.monotonic() + seconds
+    try:
+        for kind, text in listen(entry, workload, cache_dir(), deadline):
+            click.echo(text if kind == "text" else json.dumps(json.loads(text), ensure_ascii=False))
+    except KeyboardInterrupt:
+        click.echo("")
+
+
+def _table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

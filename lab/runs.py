@@ -1,0 +1,405 @@
+"""One workload on one device, from preparation to records: what the pytest plugin and the command line share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lab import progress
+from lab.artifact import Artifact
+from lab.build import build, check_fits
+from lab.devices.base import Counting, Device, RegionCount
+from lab.errors import ConfigError, InfrastructureError, LabError, ProtocolError
+from lab.events import Done, Hello, Job, MetricEvent, RegionEvent, ResultEvent
+from lab.inventory import Device as Entry
+from lab.power.recorder import Recorder, Recording
+from lab.provenance import checkout, lab_version
+from lab.workloads import get
+from lab.workloads.base import Prepared, Score
+from measurements.energy import energy_records
+from measurements.latency import latency_records
+from measurements.memory import memory_records
+from measurements.record import Buffer, Layer, Provenance, Record, Run, RunDetail, Source, Trace
+from measurements.statistics import make_record
+from measurements.store import Store, new_run_id
+
+METERED_SAMPLES = 32
+SHOWN_EVENTS = 200
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A workload that runs on a device.
+
+    Attributes:
+        entry: the bench entry.
+        device: the connected device.
+        workload, variant: what was deployed.
+        prepared: the prepared workload.
+        artifact: the image.
+        hello: what the image said of itself.
+    """
+
+    entry: Entry
+    device: Device
+    workload: str
+    variant: str
+    prepared: Prepared
+    artifact: Artifact
+    hello: Hello
+
+
+@dataclass
+class Capture:
+    """What one pass of a job delivered, kept even where the pass broke off."""
+
+    events: list[RegionEvent] = field(default_factory=list)
+    results: dict[int, bytes] = field(default_factory=dict)
+    metrics: list[MetricEvent] = field(default_factory=list)
+    done: Done | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A finished measurement.
+
+    Attributes:
+        run: records and provenance, as stored.
+        outputs: int8, shape (count, output bytes): what the device computed.
+        scores: the workload's own figures.
+        trace: the power trace, None where the device is not metered.
+    """
+
+    run: Run
+    outputs: npt.NDArray[np.int8]
+    scores: tuple[Score, ...]
+    trace: Trace | None = None
+
+    def record(self, metric: str, region: str = "inference") -> Record:
+        """The record of a metric.
+
+        Raises:
+            ConfigError: there is none; lists what was measured.
+        """
+        for record in self.run.records:
+            if record.metric == metric and record.region == region:
+                return record
+        there = ", ".join(sorted({f"{record.metric} [{record.region}]" for record in self.run.records}))
+        raise ConfigError(f"nothing measured {metric!r} in region {region!r}; measured: {there}")
+
+    def median(self, metric: str, region: str = "inference") -> float:
+        """Median of a metric in its own unit."""
+        return self.record(metric, region).median
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy on the device."""
+        return self.median("accuracy", "run")
+
+
+def deploy(entry: Entry, device: Device, workload: str, cache: Path, variant: str = "") -> Deployment:
+    """Prepare a workload, build it for a device and put it there; everything that was done before is cached.
+
+    Raises:
+        ConfigError: unknown workload, no firmware for the board, or the model does not fit.
+        DeviceError, InfrastructureError: the image does not start.
+    """
+    board = entry.board
+    if board.firmware_board is None:
+        raise ConfigError(
+            f"board {board.kind!r} has no firmware yet",
+            hint="add a folder in firmware/boards and name it in the board file",
+        )
+    prepared = get(workload).prepare(cache, variant)
+    memory = board.memory
+    check_fits(prepared.model, memory.flash_bytes, memory.ram_bytes, memory.arena_limit_bytes)
+    with progress.step(f"building {workload} for {board.kind}", quiet_below_s=2.0):
+        artifact = build(prepared.model, board.firmware_board, cache=cache)
+    hello = device.deploy(artifact)
+    return Deployment(entry, device, workload, variant, prepared, artifact, hello)
+
+
+def measure(
+    deployment: Deployment,
+    store: Store,
+    session_id: str,
+    *,
+    repeats: int = 1,
+    test: str = "",
+    samples: int | None = None,
+) -> Measurement:
+    """Run the deployed workload and turn what comes back into records; stored before it is returned.
+
+    Passes: all samples for latency, memory and results; the first 32 with the power meter; one sample layer by layer;
+    one with the emulator's exact counts. A transient failure of the bench is tried again once on the recovered device.
+
+    Args:
+        deployment: from :func:`deploy`.
+        store: where the run goes, whatever becomes of it.
+        session_id: what the run belongs to.
+        repeats: timed passes over each sample.
+        test: pytest node id.
+        samples: use only the first so many samples.
+
+    Raises:
+        LabError: what went wrong; the run is stored with what was captured and the error's text.
+    """
+    retries: list[str] = []
+    while True:
+        attempt = _Attempt(deployment, session_id, test, tuple(retries))
+        try:
+            measurement = attempt.measure(repeats, samples)
+        except InfrastructureError as error:
+            if not error.transient or retries:
+                attempt.save_failed(store, error)
+                raise
+            rung = deployment.device.recover()
+            retries.append(f"{error.message.splitlines()[0]} (recovered by {rung})")
+        except LabError as error:
+            attempt.save_failed(store, error)
+            raise
+        else:
+            store.save(measurement.run, measurement.trace)
+            return measurement
+
+
+class _Attempt:
+    """One attempt at a measurement; its parts stay here so that a failure keeps what was captured."""
+
+    def __init__(self, deployment: Deployment, session_id: str, test: str, retries: tuple[str, ...]) -> None:
+        self._deployment = deployment
+        self._session_id = session_id
+        self._test = test
+        self._retries = retries
+        self._run_id = new_run_id()
+        self._started_ns = time.time_ns()
+        self._main = Capture()
+        self._records: list[Record] = []
+        self._detail = _plan(deployment)
+        self._meter = ("", 0.0)
+        self._trace: Trace | None = None
+
+    def measure(self, repeats: int, samples: int | None) -> Measurement:
+        prepared = self._deployment.prepared
+        job = first_samples(prepared.job, prepared.model.input.size, samples or prepared.job.count)
+        job = replace(job, repeats=repeats)
+        self._run_main(job)
+        outputs = _outputs(self._main, job.count, self._deployment.prepared.model.output.size)
+        self._run_metered(job)
+        self._run_layers(job)
+        scores = _check(prepared, outputs, job)
+        for score in scores:
+            self._records.append(make_record("run", score.metric, score.unit, self._source, [score.value]))
+            reference = make_record("run", f"{score.metric}.reference", score.unit, "modelled", [score.reference])
+            self._records.append(replace(reference, note="computed on the host by PyTorch"))
+        return Measurement(self._run(), outputs, tuple(scores), self._trace)
+
+    def save_failed(self, store: Store, error: LabError) -> None:
+        if not self._records and self._main.events:
+            self._add_latency()
+        run = replace(self._run(), status=status_of(error), error=str(error))
+        store.save(run, self._trace)
+
+    @property
+    def _source(self) -> Source:
+        return self._deployment.device.identity.source
+
+    def _run_main(self, job: Job) -> None:
+        title = f"{self._deployment.workload} on {self._deployment.entry.name}: {job.count} samples"
+        with progress.step(title, quiet_below_s=2.0) as step:
+            for _ in _collect(self._deployment.device, job, self._main):
+                step.update(len(self._main.results), job.count)
+        self._add_latency()
+        done = self._main.done
+        if done is not None:
+            memory = self._deployment.artifact.memory
+            self._records += memory_records(
+                flash_bytes=memory.flash_bytes,
+                weights_bytes=memory.weights_bytes,
+                static_ram_bytes=memory.static_ram_bytes,
+                planned_arena_bytes=memory.arena_bytes,
+                arena_high_water=done.arena_high_water,
+                stack_high_water=done.stack_high_water,
+                source=self._source,
+            )
+
+    def _add_latency(self) -> None:
+        hello = self._deployment.hello
+        passes = self._main.events
+        self._records += latency_records(passes, hello.clock_hz, hello.clock, self._source)
+        shown = [(one.region, one.index, one.begin, one.end) for one in passes[:SHOWN_EVENTS]]
+        self._detail = replace(self._detail, events=tuple(shown))
+
+    def _run_metered(self, job: Job) -> None:
+        meter = self._deployment.device.meter()
+        config = self._deployment.entry.meter
+        if meter is None or config is None:
+            return
+        metered = first_samples(job, self._deployment.prepared.model.input.size, min(job.count, METERED_SAMPLES))
+        capture = Capture()
+        title = f"{self._deployment.workload} on {self._deployment.entry.name}: power"
+        with progress.step(title, quiet_below_s=2.0), Recorder(meter, config.marker_input) as recorder:
+            for _ in _collect(self._deployment.device, replace(metered, warmup=0), capture):
+                pass
+            recording = recorder.finish(len(capture.events), metered.quiet_us * 1e-6)
+        self._add_energy(recording, capture, metered.quiet_us * 1e-6)
+
+    def _add_energy(self, recording: Recording, capture: Capture, quiet_s: float) -> None:
+        info = recording.info
+        name = f"{'emulated ' if info.emulated else ''}{info.kind} ({info.identity})"
+        self._meter = (name, info.relative_uncertainty)
+        self._trace = Trace(
+            0.0, 1.0 / info.sample_rate_hz, info.voltage_v, recording.current_a, recording.logic, recording.lost
+        )
+        source: Source = "modelled" if info.emulated else "hardware"
+        clock_hz = self._deployment.hello.clock_hz
+        self._records += energy_records(self._trace, capture.events, clock_hz, source, quiet_s=quiet_s)
+
+    def _run_layers(self, job: Job) -> None:
+        device = self._deployment.device
+        one = replace(first_samples(job, self._deployment.prepared.model.input.size, 1), profile=True, repeats=1)
+        capture = Capture()
+        for _ in _collect(device, one, capture):
+            pass
+        cycles = {event.index: float(event.cycles) for event in capture.events if event.region == "layer"}
+        counts: Mapping[int, RegionCount] = {}
+        if isinstance(device, Counting) and "counts" in device.identity.capabilities:
+            counted = device.count(self._deployment.artifact, one)
+            counts = {count.index: count for count in counted if count.region == "layer"}
+            self._records += _count_records(counted)
+        plan = self._detail.layers
+        layers = [_with_counts(layer, cycles.get(layer.index), counts.get(layer.index)) for layer in plan]
+        self._detail = replace(self._detail, layers=tuple(layers))
+
+    def _run(self) -> Run:
+        return Run(
+            run_id=self._run_id,
+            session_id=self._session_id,
+            started_ns=self._started_ns,
+            status="passed",
+            provenance=self._provenance(),
+            records=tuple(self._records),
+            detail=self._detail,
+            retries=self._retries,
+            test=self._test,
+        )
+
+    def _provenance(self) -> Provenance:
+        deployment = self._deployment
+        tree = checkout()
+        model = deployment.entry.board.energy_model
+        emulated_meter = self._meter[0].startswith("emulated")
+        return Provenance(
+            device=deployment.entry.name,
+            board=deployment.entry.board.kind,
+            clock=deployment.hello.clock,
+            clock_hz=float(deployment.hello.clock_hz),
+            emulator=deployment.device.identity.emulator,
+            meter=self._meter[0],
+            meter_uncertainty=self._meter[1],
+            energy_model=model.source if model is not None and emulated_meter else "",
+            workload=deployment.workload,
+            variant=deployment.variant,
+            parameters=deployment.prepared.parameters,
+            seed=deployment.prepared.seed,
+            dataset=deployment.prepared.dataset.name,
+            dataset_digest=deployment.prepared.dataset.digest,
+            artifact_digest=deployment.artifact.digest,
+            build_id=deployment.hello.build_id,
+            toolchain=deployment.artifact.toolchain,
+            flags=deployment.artifact.flags,
+            git_commit=tree.commit,
+            git_dirty=tree.dirty,
+            lab_version=lab_version(),
+        )
+
+
+def status_of(error: BaseException) -> Literal["failed", "error"]:
+    """``error`` when the bench failed, ``failed`` when the device, the workload or the test did."""
+    return "error" if isinstance(error, InfrastructureError) else "failed"
+
+
+def first_samples(job: Job, sample_bytes: int, count: int) -> Job:
+    """The same job over its first ``count`` samples."""
+    if not 0 < count <= job.count:
+        raise ConfigError(f"asked for {count} samples; the job has {job.count}", hint=f"1 to {job.count}")
+    return replace(job, blob=job.blob[: count * sample_bytes], count=count)
+
+
+def _collect(device: Device, job: Job, capture: Capture) -> Iterator[None]:
+    """Run a job into ``capture``, yielding after every event; checks that nothing was lost."""
+    for event in device.run(job):
+        match event:
+            case RegionEvent():
+                capture.events.append(event)
+            case ResultEvent():
+                capture.results[event.index] = event.data
+            case MetricEvent():
+                capture.metrics.append(event)
+            case Done():
+                capture.done = event
+        yield
+    done = capture.done
+    if done is not None and (done.events, done.results) != (len(capture.events), len(capture.results)):
+        raise ProtocolError(
+            f"{device.identity.name} sent {done.events} events and {done.results} results; "
+            f"{len(capture.events)} and {len(capture.results)} arrived"
+        )
+
+
+def _outputs(capture: Capture, count: int, size: int) -> npt.NDArray[np.int8]:
+    """Results in sample order, shape (count, size)."""
+    missing = [index for index in range(count) if len(capture.results.get(index, b"")) != size]
+    if missing:
+        raise ProtocolError(f"{len(missing)} of {count} results are missing or not {size} bytes, first: {missing[0]}")
+    joined = b"".join(capture.results[index] for index in range(count))
+    return np.frombuffer(joined, np.int8).reshape(count, size)
+
+
+def _check(prepared: Prepared, outputs: npt.NDArray[np.int8], job: Job) -> list[Score]:
+    """The workload's own verdict, and how many samples equal the integer reference bit for bit."""
+    reference = prepared.reference_outputs[: job.count]
+    equal = float(np.mean(np.all(reference == outputs, axis=1)))
+    scores = prepared.check(outputs) if job.count == prepared.job.count else []
+    return [*scores, Score("bit_exact", equal, 1.0)]
+
+
+def _plan(deployment: Deployment) -> RunDetail:
+    model = deployment.prepared.model
+    layers = [
+        Layer(index, layer.name, layer.operator, layer.macs, layer.weights_bytes)
+        for index, layer in enumerate(model.layers)
+    ]
+    buffers = [Buffer(plan.name, plan.offset, plan.size, plan.first, plan.last) for plan in model.buffers]
+    notes = (*deployment.prepared.facts, deployment.prepared.dataset.note)
+    return RunDetail(
+        tuple(layers),
+        tuple(buffers),
+        model.arena_bytes,
+        model.lower_bound_bytes,
+        notes=tuple(note for note in notes if note),
+    )
+
+
+def _with_counts(layer: Layer, cycles: float | None, count: RegionCount | None) -> Layer:
+    if count is None:
+        return replace(layer, cycles=cycles)
+    return replace(
+        layer, cycles=cycles, instructions=count.instructions, loads=count.loads, stores=count.stores
+    )
+
+
+def _count_records(counts: list[RegionCount]) -> list[Record]:
+    note = "exact counts of QEMU's plug-in, the few of the region's own edges included"
+    records = []
+    for count in counts:
+        if count.region == "inference":
+            for metric, value in (("loads", count.loads), ("stores", count.stores)):
+                records.append(make_record("inference", metric, metric, "emulated", [float(value)], note=note))
+    return records
