@@ -75,7 +75,7 @@ def measure_windows(trace: Trace, windows: Sequence[Window], quiet_s: float = 2e
     stop = np.array([window.stop for window in windows])
     samples = (stop - start).astype(np.float64)
     seen = samples - np.array([window.lost for window in windows])
-    lost_fraction = float(1 - seen.sum() / samples.sum())
+    lost_fraction = float((samples - seen).sum() / samples.sum())
     if lost_fraction > MAX_LOST_FRACTION or not seen.all():
         raise MeterError(
             f"{int((samples - seen).sum())} of {int(samples.sum())} samples inside the windows were lost "

@@ -15,7 +15,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -172,6 +172,36 @@ class Store:
                 f"{trace_problem.message}",
                 hint=f"{trace_problem.hint}; then save the run again with its trace",
             ) from trace_problem
+
+    def amend(self, run: Run) -> None:
+        """Bring a saved run up to date, durably: its status and error may change and records may be added at its end.
+
+        Args:
+            run: the run as it is now.
+
+        Raises:
+            StoreError: there is no such run, a record that was saved is changed or missing, or nothing was saved.
+        """
+        if self._read_only_because is not None:
+            self._fail(f"run {run.run_id} was not amended", self._read_only_because)
+        _check_names(run)
+        row = run_row(run)
+        with self._guard(f"run {run.run_id} was not amended"), self._transaction():
+            query = "SELECT * FROM records WHERE run_id = ? ORDER BY position"
+            old = [dict(found) for found in self._db.execute(query, (run.run_id,))]
+            new = [record_row(run.run_id, position, record) for position, record in enumerate(run.records)]
+            if new[: len(old)] != old:
+                raise StoreError(
+                    f"run {run.run_id}: records that were saved are changed or missing; nothing was overwritten",
+                    hint="add records at the end; what was measured stays",
+                )
+            changes = ", ".join(f"{name} = :{name}" for name in row)
+            if self._db.execute(f"UPDATE runs SET {changes} WHERE run_id = :run_id", row).rowcount == 0:
+                raise StoreError(f"{self.database}: holds no run {run.run_id!r} to amend", hint="save it first")
+            for added in new[len(old) :]:
+                self._insert("records", added)
+            for block in blocks(run_lines(replace(run, records=run.records[len(old) :]))):
+                self._insert("outbox", {"run_id": run.run_id, "lines": block})
 
     def runs(self, session_id: str | None = None, limit: int | None = None) -> list[Run]:
         """The runs, oldest first.

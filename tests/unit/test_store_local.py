@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import multiprocessing
 import sqlite3
@@ -183,6 +184,27 @@ def test_two_records_of_one_metric_are_named(tmp_path: Path) -> None:
         assert store.runs() == []
 
 
+def test_a_run_can_be_amended_at_its_end_only(tmp_path: Path) -> None:
+    run = make_run()
+    added = make_record("run", "accuracy", "1", "emulated", [0.97])
+    with Store(tmp_path) as store:
+        with pytest.raises(StoreError, match="holds no run 'run-1' to amend"):
+            store.amend(run)
+        store.save(run, make_trace())
+        later = replace(run, status="failed", error="assert 0.97 > 0.98", records=(*run.records, added))
+        store.amend(later)
+        store.amend(later)
+        assert store.runs() == [later]
+        with pytest.raises(StoreError, match="changed or missing; nothing was overwritten"):
+            store.amend(replace(run, records=(added,)))
+        assert store.runs() == [later]
+        assert store.trace("run-1") is not None
+        assert store.verify().problems == ()
+        mirrored = [gzip.decompress(block.lines).decode() for block in store.pending()]
+    assert [text.count("\n") + 1 for text in mirrored] == [2, 1]
+    assert mirrored[1].startswith("accuracy,board=mps2-an386,")
+
+
 @pytest.mark.parametrize("run_id", ["", "../x", "a/b", ".hidden", "x" * 200, "a\nb"])
 def test_a_run_id_that_cannot_be_a_file_name_is_refused(tmp_path: Path, run_id: str) -> None:
     with Store(tmp_path) as store, pytest.raises(StoreError, match="cannot be a file name"):
@@ -214,7 +236,7 @@ def test_a_newer_schema_is_refused_and_untouched(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "lab.sqlite") as db:
         db.execute("UPDATE meta SET value = '2'")
     before = (tmp_path / "lab.sqlite").read_bytes()
-    with pytest.raises(StoreError, match="has schema version 2; this lab knows 1. Nothing was changed") as caught:
+    with pytest.raises(StoreError, match=r"has schema version 2; this lab knows 1\. Nothing was changed") as caught:
         Store(tmp_path)
     assert "upgrade the lab" in caught.value.hint
     assert (tmp_path / "lab.sqlite").read_bytes() == before
