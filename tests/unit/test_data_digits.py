@@ -38,7 +38,9 @@ def test_split_is_stratified_and_complete(seed: int, share: float) -> None:
 
 def test_split_depends_on_the_seed_alone() -> None:
     labels = digits.load().digits
-    np.testing.assert_array_equal(digits.stratified_split(labels, 0.2, 1)[1], digits.stratified_split(labels, 0.2, 1)[1])
+    np.testing.assert_array_equal(
+        digits.stratified_split(labels, 0.2, 1)[1], digits.stratified_split(labels, 0.2, 1)[1]
+    )
     other = digits.stratified_split(labels, 0.2, 2)[1]
     assert not np.array_equal(digits.stratified_split(labels, 0.2, 1)[1], other)
 

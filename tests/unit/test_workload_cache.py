@@ -151,7 +151,9 @@ def test_of_many_processes_one_produces(tmp_path: Path) -> None:
     assert (tmp_path / "calls").read_text() == "x"
 
 
-@given(st.dictionaries(st.text(max_size=5), st.text(max_size=5)), st.dictionaries(st.text(max_size=5), st.text(max_size=5)))
+@given(
+    st.dictionaries(st.text(max_size=5), st.text(max_size=5)), st.dictionaries(st.text(max_size=5), st.text(max_size=5))
+)
 def test_keys_are_equal_exactly_for_equal_parts(one: dict[str, str], other: dict[str, str]) -> None:
     assert (cache.key(one, []) == cache.key(other, [])) == (one == other)
 

@@ -72,7 +72,7 @@ def test_wrong_shape_fails(outputs: npt.NDArray[np.int8]) -> None:
 
 def test_wrong_type_fails() -> None:
     with pytest.raises(WorkloadError, match="yielded int16 outputs"):
-        expectation(exact(), LOOSE).check(exact().astype(np.int16))  # type: ignore[arg-type]
+        expectation(exact(), LOOSE).check(exact().astype(np.int16))
 
 
 def test_agreement_below_its_bound_fails() -> None:

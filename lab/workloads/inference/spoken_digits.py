@@ -37,7 +37,11 @@ HELD_OUT_SHARE = 0.2
 CHANNELS = 32
 DROPOUT = 0.2
 
-BOUNDS = Bounds(min_agreement=0.97, max_logit_error_steps=4.0, max_accuracy_drop=0.02)
+BOUNDS = Bounds(min_agreement=0.95, max_logit_error_steps=2.5, max_accuracy_drop=0.02)
+"""Measured over the six speakers, integer reference against float32: the same class on 97.0 to 100 % of the clips (the
+others are clips between whose two best classes float32 sees but a few steps), logits off by 0.9 to 1.4 steps in the mean
+(rounding of the output alone would be 0.25, the rest comes from the layers before it), accuracy at most 0.6 % lower. Each
+bound leaves room for another training run: about twice the steps, and ten of 500 clips in agreement and accuracy."""
 
 
 @dataclass(frozen=True)
