@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from measurements.record import Buffer, Record, RunDetail, Trace
 from measurements.report.envelope import Envelope, envelope, merged, pulses
-from measurements.report.units import Scale, exact, quantity, scale_for
+from measurements.report.units import Scale, exact, quantity, scale_for, short
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -232,7 +232,7 @@ def memory_map(detail: RunDetail) -> MemoryMap | None:
         _percent(detail.lower_bound_bytes / top),
         quantity(detail.arena_bytes, "bytes"),
         quantity(detail.lower_bound_bytes, "bytes"),
-        "the plan is optimal" if abs(extra) < 1e-9 else f"{100.0 * extra:.1f} % above the lower bound",
+        "the plan is optimal" if abs(extra) < 1e-9 else f"{100.0 * extra:.1f}\u00a0% above the lower bound",
         columns,
     )
 
@@ -295,8 +295,7 @@ def _block(buffer: Buffer, index: int, columns: int, top: float) -> Block:
         bottom=_percent(buffer.offset / top),
         height=_percent(buffer.size / top),
         hue=index % 8,
-        title=f"{buffer.name}: {buffer.size} bytes at offset {buffer.offset}, "
-        f"layers {buffer.first} to {buffer.last}",
+        title=f"{buffer.name}: {buffer.size} bytes at offset {buffer.offset}, layers {buffer.first} to {buffer.last}",
     )
 
 
@@ -357,8 +356,7 @@ def _panel(
         axis(low, high, "A", 4),
         None if active is None else _percent((high - active) / (high - low)),
         None if idle is None else _percent((high - idle) / (high - low)),
-        f"{caption}: current from {quantity(low, 'A')} to {quantity(highest, 'A')} "
-        f"over {quantity(stop - start, 's')}",
+        f"{caption}: current from {quantity(low, 'A')} to {quantity(highest, 'A')} over {quantity(stop - start, 's')}",
     )
 
 
@@ -411,10 +409,10 @@ def _power_summary(trace: Trace, marks: list[tuple[int, int]]) -> str:
     active, idle = _means(trace, 0, len(trace.current_a))
     count = len(trace.current_a)
     sentences = [
-        f"{count} samples at {quantity(1.0 / trace.dt_s, 'Hz')}, supply {quantity(trace.voltage_v, 'V')} "
+        f"{quantity(count, 'samples')} at {short(1.0 / trace.dt_s, 'Hz')}, supply {short(trace.voltage_v, 'V')} "
         "(set, not measured)."
         if trace.dt_s > 0.0
-        else f"{count} samples.",
+        else f"{quantity(count, 'samples')}.",
         f"{len(marks)} regions marked on logic input {MARKER_BIT}."
         if marks
         else f"No edge was seen on logic input {MARKER_BIT}: no region is shaded.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 NO_FIGURE = "—"
 """Shown in place of a number that is missing or not finite."""
 
-_THIN_SPACE = "\u202f"
+_THIN_SPACE, _FIXED_SPACE = "\u202f", "\u00a0"
 _DIGITS = 4
 _SI = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 _BINARY = ((1024.0**3, "GiB"), (1024.0**2, "MiB"), (1024.0, "KiB"), (1.0, "B"))
@@ -44,7 +44,7 @@ class Scale:
     def text(self, value: float | None) -> str:
         """Write ``value`` with its unit."""
         number = self.number(value)
-        return number if number == NO_FIGURE or not self.unit else f"{number} {self.unit}"
+        return number if number == NO_FIGURE or not self.unit else f"{number}{_FIXED_SPACE}{self.unit}"
 
 
 def is_count(unit: str) -> bool:
@@ -78,7 +78,7 @@ def scale_for(magnitude: float, unit: str, metric: str = "") -> Scale:
 
 
 def quantity(value: float | None, unit: str, metric: str = "") -> str:
-    """Write one figure with its unit, such as ``2.346 ms``, ``41.50 KiB`` or ``1 234 567 cycles``."""
+    """Write one figure with its unit, such as ``2.346 ms`` or ``1 234 567 cycles``; no line break parts the two."""
     if value is None or not math.isfinite(value):
         return NO_FIGURE
     return scale_for(value, unit, metric).text(value)
@@ -89,7 +89,7 @@ def short(value: float, unit: str) -> str:
     scale = scale_for(value, unit)
     number = scale.number(value)
     trimmed = number.rstrip("0").rstrip(".") if "." in number and "e" not in number else number
-    return f"{trimmed} {scale.unit}".strip()
+    return f"{trimmed}{_FIXED_SPACE}{scale.unit}".strip()
 
 
 def exact(value: float | None, unit: str) -> str:

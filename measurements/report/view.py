@@ -263,7 +263,7 @@ def layer_table(layers: Sequence[Layer]) -> LayerTable | None:
             operator=layer.operator,
             cycles=_count(layer.cycles),
             share=size / total if total > 0.0 else 0.0,
-            share_text=f"{100.0 * size / total:.1f} %" if total > 0.0 else "",
+            share_text=f"{100.0 * size / total:.1f}\u00a0%" if total > 0.0 else "",
             length=round(100.0 * size / longest, 2) if longest > 0.0 else 0.0,
             macs=_count(layer.macs),
             cycles_per_mac=_ratio(layer.cycles, layer.macs),
@@ -348,19 +348,11 @@ def _groups(runs: Sequence[Run]) -> tuple[SummaryGroup, ...]:
         ("Emulated, virtual time", [run for run in _numbered(runs) if run[1].provenance.clock == "virtual"]),
         (
             "Emulated, host time",
-            [
-                run
-                for run in _numbered(runs)
-                if run[1].provenance.clock != "virtual" and run[1].provenance.emulator
-            ],
+            [run for run in _numbered(runs) if run[1].provenance.clock != "virtual" and run[1].provenance.emulator],
         ),
         (
             "Hardware",
-            [
-                run
-                for run in _numbered(runs)
-                if run[1].provenance.clock != "virtual" and not run[1].provenance.emulator
-            ],
+            [run for run in _numbered(runs) if run[1].provenance.clock != "virtual" and not run[1].provenance.emulator],
         ),
     )
     return tuple(SummaryGroup(title, _summary_rows(members)) for title, members in kinds if members)
@@ -459,7 +451,7 @@ def _record_row(record: Record) -> RecordRow:
         first=scale.number(record.first) if spread else "",
         source=record.source,
         alignment="" if record.alignment == "none" else record.alignment,
-        lost=f"{100.0 * record.lost_fraction:.3g} %" if record.lost_fraction > 0.0 else "",
+        lost=f"{100.0 * record.lost_fraction:.3g}\u00a0%" if record.lost_fraction > 0.0 else "",
         note=record.note,
         title=f"median {exact(record.median, record.unit)}; 95 % CI {exact(record.ci_low, record.unit)} to "
         f"{exact(record.ci_high, record.unit)}",
@@ -473,9 +465,7 @@ def _interval(record: Record) -> str:
 
 def _raw_row(record: Record) -> RawRow:
     shown = ", ".join(exact(value, "1") for value in record.raw[:_RAW_SHOWN])
-    return RawRow(
-        f"{record.region} · {record.metric}", record.unit, shown, max(0, len(record.raw) - _RAW_SHOWN)
-    )
+    return RawRow(f"{record.region} · {record.metric}", record.unit, shown, max(0, len(record.raw) - _RAW_SHOWN))
 
 
 def _timed_records(run: Run) -> list[Record]:
@@ -490,9 +480,7 @@ def _timed_records(run: Run) -> list[Record]:
 
 
 def _region_names(run: Run) -> list[str]:
-    passes = sorted(
-        (begin, region) for region, _, begin, _ in run.detail.events if not region.startswith("layer")
-    )
+    passes = sorted((begin, region) for region, _, begin, _ in run.detail.events if not region.startswith("layer"))
     return [region for _, region in passes]
 
 
@@ -525,7 +513,7 @@ def _facts(run: Run) -> tuple[tuple[str, str], ...]:
     clock = f"{p.clock}, {short(p.clock_hz, 'Hz')}"
     if p.clock == "virtual":
         clock += " (one tick is one instruction)"
-    meter = f"{p.meter}, class uncertainty ±{100.0 * p.meter_uncertainty:.3g} %" if p.meter else "none"
+    meter = f"{p.meter}, class uncertainty ±{100.0 * p.meter_uncertainty:.3g}\u00a0%" if p.meter else "none"
     parameters = ", ".join(f"{key} = {value}" for key, value in p.parameters.items())
     facts = (
         ("Run", run.run_id),

@@ -226,3 +226,196 @@ class Reader(HTMLParser):
 
 def read(runs: Sequence[Run], traces: dict[str, Trace] | None = None) -> Reader:
     return Reader(render(runs, traces or {}))
+
+
+def test_page_loads_nothing() -> None:
+    runs, traces = sample_page()
+    text = render(runs, traces)
+    page = Reader(text)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", text)
+    assert not {"script", "img", "link", "iframe", "object"} & set(page.tags)
+    links = [value for _, name, value in page.attributes if name in ("href", "src", "xlink:href")]
+    assert links
+    assert all(link.startswith("#") and link[1:] in page.ids for link in links)
+    policy = next(value for _, name, value in page.attributes if name == "content" and "default-src" in value)
+    assert "default-src 'none'" in policy
+
+
+def test_ids_are_unique_and_well_formed() -> None:
+    runs, traces = sample_page()
+    page = read([*runs, runs[0]], traces)
+    assert len(page.ids) == len(set(page.ids))
+    assert all(re.fullmatch(r"[a-z][a-z0-9-]*", name) for name in page.ids)
+
+
+def test_all_figures_are_on_the_page() -> None:
+    run = make_run()
+    page = read([run], {run.run_id: make_trace()})
+    text = page.text.replace("\u00a0", " ")
+    expected = ("116.6 ms", "2914003 cycles", "19.38 KiB", "40.33 KiB", "93.40 %", "reference 93.60 %", "−0.20 points")
+    for figure_text in expected:
+        assert figure_text in text
+    energy = next(record for record in run.records if record.metric == "energy")
+    assert f"{energy.median * 1e3:.3f} mJ" in text
+    assert f"95 % CI [{energy.ci_low * 1e3:.3f}, {energy.ci_high * 1e3:.3f}]" in text
+    assert "All 20 repeats equal: 2914003 cycles." in text
+    for name, operator, macs, _ in LAYERS:
+        assert name in text
+        assert operator in text
+        assert str(macs) in text
+    for fact in (run.provenance.toolchain, run.provenance.flags, run.provenance.build_id, "da1b66b0c0ff", run.test):
+        assert fact in text
+    assert "with uncommitted changes" in text
+    assert "one instruction at the board's nominal clock" in text
+    assert "mps2-an386 25 MHz" in text
+
+
+def test_layer_bars_are_proportional_to_cycles() -> None:
+    text = render([make_run()], {})
+    widths = [float(w) for w in re.findall(r'class="track"[^>]*><i style="width:([\d.]+)%', text)]
+    cycles = np.array([900.0 + 1.6 * macs for _, _, macs, _ in LAYERS])
+    np.testing.assert_allclose(widths, 100.0 * cycles / cycles.max(), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("run", "wanted"),
+    [
+        (make_run(), {"emulated", "virtual time", "modelled energy"}),
+        (make_run(2, "rack", virtual=False), {"hardware"}),
+        (
+            dataclasses.replace(
+                make_run(), provenance=dataclasses.replace(provenance(), clock="cntvct", energy_model=""), records=()
+            ),
+            {"emulated"},
+        ),
+    ],
+)
+def test_badges(run: Run, wanted: set[str]) -> None:
+    assert set(read([run]).badges) == wanted
+
+
+def test_virtual_and_hardware_share_no_table() -> None:
+    text = render([make_run(1), make_run(2, "rack", virtual=False)], {})
+    tables = [table for table in re.findall(r"<table.*?</table>", text, re.S) if "cards summary" in table]
+    assert len(tables) == 2
+    for table in tables:
+        assert ("virtual time</span>" in table) != ('badge hardware"' in table)
+
+
+def test_error_bars_share_an_axis_within_a_table() -> None:
+    slow = make_run(2, "rack-2", virtual=False)
+    fast = dataclasses.replace(slow, records=(figure("inference", "latency", "s", [0.002, 0.002], "hardware"),))
+    text = render([slow, fast], {})
+    widths = [float(width) for width in re.findall(r'class="fill" style="width:([\d.]+)%', text)]
+    slow_latency = slow.records[0].median
+    assert widths[2] / widths[0] == pytest.approx(0.002 / slow_latency, rel=1e-3)
+    assert max(widths) <= 100.0
+
+
+def test_failed_run_is_named_first_with_error_and_retries() -> None:
+    runs, traces = sample_page()
+    page = read(runs, traces)
+    text = page.text
+    assert "3 passed, 1 error" in text
+    assert text.index("no frame for 2.0 s") < text.index("Summary")
+    assert "-> run it again" in text
+    assert "Tried again 1 time reset by emulator restart: serial line closed" in text
+    assert "No power trace was captured." in text
+    assert "No memory plan was recorded." in text
+
+
+def test_missing_parts_are_said_and_not_drawn() -> None:
+    bare = dataclasses.replace(make_run(), records=(), detail=RunDetail())
+    page = read([bare])
+    for sentence in ("No figure was recorded.", "No layers", "No memory plan", "No power trace"):
+        assert sentence in page.text
+    assert "svg" not in page.tags
+    empty = Trace(0.0, 1e-5, 3.3, np.full(9, np.nan, np.float32), np.zeros(9, np.uint8), 9)
+    assert "The power trace holds no sample." in read([bare], {bare.run_id: empty}).text
+
+
+def test_no_runs_make_a_page() -> None:
+    assert "No run was recorded." in read([]).text
+
+
+def test_everything_is_escaped() -> None:
+    nasty = "<script>alert('x')</script>&\"'"
+    run = make_run()
+    given_provenance = dataclasses.replace(
+        run.provenance, device=nasty, workload=nasty, flags=nasty, emulator=nasty, parameters={nasty: nasty}
+    )
+    record = figure(nasty, nasty, nasty, [1.0, 2.0], note=nasty)
+    plan = RunDetail((Layer(0, nasty, nasty, 1, 1, 1.0),), (Buffer(nasty, 0, 10, 0, 0),), 10, 10, (), (nasty,))
+    run = dataclasses.replace(
+        run, provenance=given_provenance, records=(record,), detail=plan, error=nasty, retries=(nasty,), status="failed"
+    )
+    text = render([run], {}, title=nasty, notes=[nasty])
+    assert "<script" not in text
+    page = Reader(text)
+    assert "script" not in page.tags
+    assert page.text.count(nasty) >= 10
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=12))
+@settings(max_examples=25, deadline=None)
+def test_no_nan_or_infinity_reaches_the_page(raw: list[float]) -> None:
+    records = tuple(
+        Record(region, metric, unit, "emulated", tuple(raw), len(raw), raw[0], raw[0], raw[0], raw[0], raw[0], raw[0])
+        for region, metric, unit in (
+            ("inference", "latency", "s"),
+            ("inference", "cycles", "cycles"),
+            ("inference", "energy", "J"),
+            ("run", "peak_ram", "bytes"),
+            ("run", "peak_ram.stack", "bytes"),
+            ("run", "accuracy", "1"),
+            ("run", "accuracy.reference", "1"),
+        )
+    )
+    layers = tuple(Layer(i, "l", "op", 10, 10, value) for i, value in enumerate(raw))
+    run = dataclasses.replace(make_run(), records=records, detail=RunDetail(layers))
+    page = Reader(render([run], {}))
+    assert not re.search(r"\b(nan|inf|infinity)\b", page.text, re.I)
+    assert not any(re.search(r"\b(nan|inf)\b", value, re.I) for _, _, value in page.attributes)
+
+
+def test_hundred_runs_stay_small() -> None:
+    trace = make_trace()
+    runs = [make_run(number, f"m4-{number}") for number in range(100)]
+    size = len(render(runs, {run.run_id: trace for run in runs}).encode())
+    assert size < 8_000_000
+    page = read(runs)
+    assert "100 runs, 100 devices, 1 workload" in page.text
+    assert ("details", "open", "") not in page.attributes
+
+
+def test_write_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_report([make_run()], {}, tmp_path / "r")
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left"):
+        write_report([make_run(2)], {}, tmp_path / "r")
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == ["index.html"]
+
+
+def test_publish_replaces_the_link(tmp_path: Path) -> None:
+    root = tmp_path / "reports"
+    first = write_report([make_run()], {}, root / "a", title="one")
+    second = write_report([make_run()], {}, root / "b", title="two")
+    publish(first, root)
+    assert (root / "latest" / "index.html").read_text() == first.read_text()
+    publish(second, root)
+    assert (root / "latest").readlink() == Path("b")
+    assert sorted(entry.name for entry in root.iterdir()) == ["a", "b", "latest"]
+
+
+def test_publish_leaves_a_real_folder_alone(tmp_path: Path) -> None:
+    report = write_report([make_run()], {}, tmp_path / "a")
+    (tmp_path / "latest").mkdir()
+    with pytest.raises(StoreError, match="must be a link"):
+        publish(report, tmp_path)
+    assert (tmp_path / "latest").is_dir()
