@@ -14,8 +14,8 @@ from lab.devices.mcu import Mcu
 from lab.devices.wired_mcu import SerialTarget
 from lab.emulators.energy_model import EnergyModel
 from lab.emulators.ppk2 import EmulatedPpk2
-from lab.emulators.qemu import QemuMachine, qemu_version
-from lab.emulators.tcg_plugin import plugin_path
+from lab.emulators.qemu import QemuMachine
+from lab.emulators.tcg_plugin import plugin_path, qemu_version
 from lab.errors import ConfigError
 from lab.inventory import Board
 from lab.inventory import Device as Entry

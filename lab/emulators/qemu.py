@@ -17,15 +17,13 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import IO, cast
 
 from lab.emulators.process import end, spawn
-from lab.emulators.tcg_plugin import MarkerCount, read_counts
+from lab.emulators.tcg_plugin import QEMU, MarkerCount, read_counts
 from lab.errors import Crash, CrashReport, EmulatorError
 
-_PROGRAM = "qemu-system-arm"
 _START_TIMEOUT_S = 20.0
 _FOLDER_PREFIX = "lab-qemu-"
 
@@ -47,16 +45,6 @@ class QemuMachine:
     shared_address: int
     shared_bytes: int
     marker_address: int
-
-
-@cache
-def qemu_version() -> str:
-    """``QEMU x.y.z``, or an empty string where QEMU is not installed."""
-    if shutil.which(_PROGRAM) is None:
-        return ""
-    text = subprocess.run([_PROGRAM, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"version (\S+)", text)
-    return f"QEMU {found.group(1)}" if found else "QEMU"
 
 
 class _Monitor:
@@ -149,7 +137,7 @@ class Qemu:
 
     def _command(self) -> list[str | Path]:
         spec, folder = self._spec, self._here()
-        command: list[str | Path] = [_PROGRAM, "-M", spec.machine, "-display", "none", "-nodefaults", "-S"]
+        command: list[str | Path] = [QEMU, "-M", spec.machine, "-display", "none", "-nodefaults", "-S"]
         command += ["-kernel", self._firmware, "-icount", f"shift={spec.icount_shift}"]
         command += ["-chardev", "socket,id=qmp,path=qmp", "-mon", "chardev=qmp,mode=control"]
         command += ["-chardev", "socket,id=ser0,host=127.0.0.1,port=0,server=on,wait=off", "-serial", "chardev:ser0"]
@@ -252,7 +240,7 @@ class Qemu:
                 hint="look for a smashed stack or vector table",
                 report=CrashReport(_parse_registers(words)),
             )
-        raise EmulatorError(f"{_PROGRAM} {self._spec.machine} ended with status {status}:\n{words}", transient=True)
+        raise EmulatorError(f"{QEMU} {self._spec.machine} ended with status {status}:\n{words}", transient=True)
 
     def stop(self) -> None:
         """End QEMU and remove what it left; safe to call twice."""

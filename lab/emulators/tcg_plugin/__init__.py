@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from lab.errors import CompileError, ToolMissing
 
+QEMU = "qemu-system-arm"
 _SOURCE = Path(__file__).with_name("lab_count.c")
 _FLAGS = ("-std=c99", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
+
+
+@cache
+def qemu_version() -> str:
+    """``QEMU x.y.z``, or an empty string where QEMU is not installed."""
+    if shutil.which(QEMU) is None:
+        return ""
+    text = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"version (\d+\S*)", text)
+    return f"QEMU {found.group(1)}" if found else "QEMU"
+
+
+def _abi() -> int:
+    """Plug-in ABI to ask for: QEMU 9 dropped version 1, and accepts 2 and newer (its qemu-plugin.h)."""
+    major = re.search(r"\d+", qemu_version())
+    return 2 if major is not None and int(major.group()) >= 9 else 1
 
 
 @dataclass(frozen=True)
@@ -31,28 +50,30 @@ class MarkerCount:
         )
 
 
-def plugin_path(cache: Path) -> Path:
-    """Where the built plug-in for this source lies, whether it was built or not."""
-    return cache / "tcg_plugin" / hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16] / "lab_count.so"
+def plugin_path(folder: Path) -> Path:
+    """Where the built plug-in for this source and this QEMU lies, whether it was built or not."""
+    source = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
+    return folder / "tcg_plugin" / f"{source}-abi{_abi()}" / "lab_count.so"
 
 
-def build_plugin(cache: Path) -> Path:
-    """Build the plug-in unless it is there already; returns its path.
+def build_plugin(folder: Path) -> Path:
+    """Build the plug-in below ``folder`` unless it is there already; returns its path.
 
     Raises:
         ToolMissing: no C compiler.
         CompileError: the compiler refused; carries its words.
     """
-    target = plugin_path(cache)
+    target = plugin_path(folder)
     if target.exists():
         return target
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise ToolMissing("no C compiler for QEMU's counting plug-in", hint="apt-get install gcc")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        built = Path(folder) / target.name
-        result = subprocess.run([compiler, *_FLAGS, "-o", built, _SOURCE], capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        built = Path(scratch) / target.name
+        command: list[str | Path] = [compiler, *_FLAGS, f"-DLAB_PLUGIN_ABI={_abi()}", "-o", built, _SOURCE]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise CompileError(f"{_SOURCE} does not compile:\n{result.stderr.strip()}")
         os.replace(built, target)
