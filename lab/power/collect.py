@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Sequence
@@ -76,7 +77,12 @@ class Collector:
         self._end_thread()
         if self._error is not None:
             raise self._error
-        self._blocks.append(self._meter.stop())
+        try:
+            self._blocks.append(self._meter.stop())
+        except MeterError:
+            with contextlib.suppress(MeterError):
+                self._blocks.append(self._meter.read(0.0))
+            raise
         return self.samples()
 
     def samples(self) -> SampleBlock:

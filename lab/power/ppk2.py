@@ -73,6 +73,7 @@ class Ppk2:
         self._calibration: Calibration | None = None
         self._decoder: StreamDecoder | None = None
         self._streaming = False
+        self._late = b""
 
     def __enter__(self) -> Self:
         self.open()
@@ -147,6 +148,7 @@ class Ppk2:
             MeterError: not open, or the port broke.
         """
         self._decoder = StreamDecoder(self._opened_calibration().currents(self._voltage_v))
+        self._late = b""
         self._write(_AVERAGE_START)
         self._streaming = True
 
@@ -158,12 +160,14 @@ class Ppk2:
         """
         if self._decoder is None:
             raise MeterError(f"{self._port}: read before start", hint="call start() first")
-        return self._decoder.feed(self._receive(timeout_s))
+        data, self._late = self._late, b""
+        return self._decoder.feed(data or self._receive(timeout_s))
 
     def stop(self) -> SampleBlock:
         """Stop the stream and return the samples still on their way.
 
-        The answer to a question that follows the stop command marks the end: commands are worked off in order.
+        The answer to a question that follows the stop command marks the end: commands are worked off in order. When
+        this fails, one more :meth:`read` returns what came before it did.
 
         Raises:
             MeterError: not started, the port broke, or the meter does not answer.
@@ -171,22 +175,30 @@ class Ppk2:
         if self._decoder is None:
             raise MeterError(f"{self._port}: stop before start", hint="call start() first")
         self._streaming = False
-        self._write(_AVERAGE_STOP + _GET_META_DATA)
         received = bytearray()
+        try:
+            self._write(_AVERAGE_STOP + _GET_META_DATA)
+            end = self._receive_to_end(received)
+        except MeterError:
+            self._late = bytes(received)
+            raise
+        return join((self._decoder.feed(bytes(received[:end])), self._decoder.finish()))
+
+    def _receive_to_end(self, received: bytearray) -> int:
+        """Receive until the answer that follows the stream is whole; returns where it begins."""
         begin = -1
         while begin < 0 or received.find(_TEXT_END, begin) < 0:
             data = self._receive(_ANSWER_S)
             if not data:
                 raise MeterError(
-                    f"{self._port}: the meter did not confirm the end of the stream within {_ANSWER_S:g} s, "
-                    f"{self._decoder.report.samples} samples came before",
+                    f"{self._port}: the meter did not confirm the end of the stream within {_ANSWER_S:g} s",
                     hint="the measurement may be cut short: repeat it, and replug the meter if that happens again",
                     transient=True,
                 )
             seen = max(len(received) - len(_TEXT_BEGIN), 0)
             received += data
             begin = received.find(_TEXT_BEGIN, seen) if begin < 0 else begin
-        return join((self._decoder.feed(bytes(received[:begin])), self._decoder.finish()))
+        return begin
 
     def close(self) -> None:
         """Stop the stream where it runs and close the port; safe to call twice."""

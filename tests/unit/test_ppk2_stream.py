@@ -1,4 +1,4 @@
-"""The PPK2 stream decoder against a scalar reading of the documented word, and its accounting of every kind of damage."""
+"""The PPK2 stream decoder against a scalar reading of the documented word, and its accounting of damage."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_a_range_that_does_not_exist_is_a_corrupted_word() -> None:
 
 def test_a_word_sent_twice_is_taken_once() -> None:
     words = make_words(60)
-    block, report = decode(to_bytes(words[:30] + [words[29]] + words[30:]))
+    block, report = decode(to_bytes([*words[:30], words[29], *words[30:]]))
     assert report.duplicated == 1
     assert report.lost == 0
     assert block.current_a == pytest.approx([scalar_current(word) for word in words], rel=1e-6, abs=1e-12)
