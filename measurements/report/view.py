@@ -20,7 +20,7 @@ from measurements.report.charts import (
     power_chart,
     stacked,
 )
-from measurements.report.units import NO_FIGURE, exact, quantity, scale_for, short
+from measurements.report.units import NO_FIGURE, exact, is_count, quantity, scale_for, short
 
 LAYER_PREFIX = "layer/"
 """Regions of single layers start with this."""
@@ -418,6 +418,8 @@ def _plain_cell(record: Record | None) -> Cell:
     if record is None:
         return Cell()
     title = f"{record.region} · {record.metric}: {exact(record.median, record.unit)}"
+    if is_count(record.unit):
+        return Cell(scale_for(record.median, record.unit).number(record.median), title, (record.unit,))
     return Cell(quantity(record.median, record.unit, record.metric), title)
 
 
