@@ -257,6 +257,13 @@ class Store:
         """Blocks that the mirror refused, with its answer, oldest first."""
         return self._blocks("refused", limit, 0)
 
+    def outbox_sizes(self) -> tuple[int, int]:
+        """How many blocks wait for the mirror, and how many it refused."""
+        query = "SELECT count(*) FROM outbox WHERE state = ?"
+        with self._guard("the outbox cannot be read"):
+            waiting, refused = (self._db.execute(query, (state,)).fetchone()[0] for state in ("pending", "refused"))
+        return int(waiting), int(refused)
+
     def confirm(self, block: int) -> None:
         """Take a block out of the outbox: the mirror has it."""
         with self._guard(f"outbox block {block} could not be removed"):

@@ -190,7 +190,7 @@ def test_other_logic_inputs_do_not_matter() -> None:
     trace = square(edges)
     noisy = replace(trace, logic=trace.logic | np.uint8(0xF0))
     assert find_windows(noisy) == find_windows(trace)
-    assert find_windows(replace(trace, logic=trace.logic << 3), bit=3) == find_windows(trace)
+    assert find_windows(replace(trace, logic=trace.logic << np.uint8(3)), bit=3) == find_windows(trace)
 
 
 def test_an_empty_trace_has_no_window() -> None:
