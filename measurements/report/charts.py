@@ -208,7 +208,7 @@ def stacked(total: float | None, parts: Sequence[tuple[str, float]]) -> tuple[Pa
         known.append(("other", total - used))
     whole = sum(size for _, size in known)
     return tuple(
-        Part(name, round(100.0 * size / whole, 3), quantity(size, "bytes"), exact(size, "bytes"), hue % 8)
+        Part(name, round(100.0 * (size / whole), 3), quantity(size, "bytes"), exact(size, "bytes"), hue % 8)
         for hue, (name, size) in enumerate(known)
     )
 
@@ -249,6 +249,8 @@ def distribution(record: Record) -> Distribution:
     if raw.min() == raw.max():
         return Distribution(name, f"All {len(raw)} repeats equal: {scale.text(float(raw[0]))}.")
     spread = f"{len(raw)} repeats from {scale.number(float(raw.min()))} to {scale.text(float(raw.max()))}"
+    if not math.isfinite(1.1 * (float(raw.max()) - float(raw.min()))):
+        return Distribution(name, f"{spread}, too far apart to draw.")
     if len(raw) < 5:
         values = ", ".join(scale.number(float(value)) for value in raw)
         return Distribution(name, f"{spread}, too few for a distribution: {values} {scale.unit}.")
@@ -300,9 +302,8 @@ def _block(buffer: Buffer, index: int, columns: int, top: float) -> Block:
 
 
 def _histogram(name: str, sentence: str, raw: Float64Array, record: Record) -> Distribution:
-    edges = np.histogram_bin_edges(raw, bins="auto")
-    if not 5 <= len(edges) - 1 <= _BINS:
-        edges = np.histogram_bin_edges(raw, bins=min(_BINS, max(5, len(edges) - 1)))
+    # The Rice rule depends on n alone; rules based on the spread ask for millions of bins when one repeat is far out.
+    edges = np.histogram_bin_edges(raw, bins=min(_BINS, max(5, math.ceil(2.0 * len(raw) ** (1.0 / 3.0)))))
     counts, _ = np.histogram(raw, bins=edges)
     finite = [value for value in (record.p95, record.ci_low, record.ci_high, record.median) if math.isfinite(value)]
     low, high = min(float(raw.min()), *finite), max(float(raw.max()), *finite)

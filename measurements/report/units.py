@@ -37,6 +37,8 @@ class Scale:
         if value is None or not math.isfinite(value):
             return NO_FIGURE
         scaled = value / self.divisor
+        if not math.isfinite(scaled):
+            return NO_FIGURE
         if scaled != 0.0 and not _SMALLEST_PLAIN <= abs(scaled) < _LARGEST_PLAIN:
             return f"{scaled:.{_DIGITS - 1}e}".replace("-", "−")
         return f"{scaled:,.{self.decimals}f}".replace(",", _THIN_SPACE).replace("-", "−")
@@ -102,7 +104,8 @@ def exact(value: float | None, unit: str) -> str:
 
 def _rounded(size: float) -> float:
     """Round to the digits shown, so that 999.99 µs becomes 1.000 ms and not 1000 µs."""
-    return float(f"{size:.{_DIGITS - 1}e}")
+    rounded = float(f"{size:.{_DIGITS - 1}e}")
+    return rounded if math.isfinite(rounded) else size
 
 
 def _pick(size: float, prefixes: tuple[tuple[float, str], ...]) -> tuple[float, str]:

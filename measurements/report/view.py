@@ -263,8 +263,8 @@ def layer_table(layers: Sequence[Layer]) -> LayerTable | None:
             operator=layer.operator,
             cycles=_count(layer.cycles),
             share=size / total if total > 0.0 else 0.0,
-            share_text=f"{100.0 * size / total:.1f}\u00a0%" if total > 0.0 else "",
-            length=round(100.0 * size / longest, 2) if longest > 0.0 else 0.0,
+            share_text=f"{100.0 * (size / total):.1f}\u00a0%" if total > 0.0 else "",
+            length=round(100.0 * (size / longest), 2) if longest > 0.0 else 0.0,
             macs=_count(layer.macs),
             cycles_per_mac=_ratio(layer.cycles, layer.macs),
             instructions=_count(layer.instructions),
@@ -499,7 +499,7 @@ def _layer_basis(layers: Sequence[Layer]) -> tuple[str, list[float]]:
 
 
 def _finite(value: float | None) -> float:
-    return float(value) if value is not None and math.isfinite(value) else 0.0
+    return max(0.0, float(value)) if value is not None and math.isfinite(value) else 0.0
 
 
 def _count(value: float | None) -> str:

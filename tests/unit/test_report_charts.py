@@ -215,3 +215,9 @@ def test_lost_samples_are_a_gap() -> None:
     assert "nan" not in chart.panels[0].path
     assert "No edge was seen" in chart.summary
     assert "20 samples were lost" in chart.summary
+
+
+def test_one_repeat_far_out_keeps_the_bins_few() -> None:
+    shown = distribution(record([*np.linspace(1e-3, 1.001e-3, 99).tolist(), 1e6]))
+    assert 1 <= len(shown.bins) <= 40
+    assert "too far apart" in distribution(record([-1.7e308, 1.7e308, 0.0, 1.0, 2.0])).sentence
