@@ -432,6 +432,8 @@ def _accuracy(run: Run) -> Cell:
     if reference is None or not math.isfinite(reference.median) or not math.isfinite(measured.median):
         return Cell(text, title, ("no reference recorded",))
     points = 100.0 * (measured.median - reference.median)
+    if not math.isfinite(points):
+        return Cell(text, title, ("too far from the reference to compare",))
     gap = "equal to it" if abs(points) < 0.005 else f"{points:+.2f} points".replace("-", "−")
     details = (f"reference {quantity(reference.median, '1', 'accuracy')}", gap)
     return Cell(text, f"{title}, reference {exact(reference.median, '1')}", details)
