@@ -2,15 +2,78 @@
 
 #include "lab_requantize.h"
 
-static int8_t finish(const lab_dense_t *dense, int32_t output, int32_t sum)
+/* The 4 products of inputs x rows x outputs at position i; written out because compilers keep the loop at -O2. */
+#define STEP(i)                  \
+    do {                         \
+        const int32_t a0 = x0[i]; \
+        const int32_t b0 = w0[i]; \
+        const int32_t b1 = w1[i]; \
+        const int32_t a1 = x1[i]; \
+        sums[0] += a0 * b0;      \
+        sums[1] += a0 * b1;      \
+        sums[2] += a1 * b0;      \
+        sums[3] += a1 * b1;      \
+    } while (0)
+
+static lab_requantization_t requantization(const lab_dense_t *dense)
 {
-    const int32_t scaled = lab_requantize(sum, dense->multiplier[output], dense->shift[output]);
-    return lab_clamp_int8(scaled + dense->output_zero_point, dense->output_minimum, dense->output_maximum);
+    const lab_requantization_t how = {
+        .multiplier = dense->multiplier,
+        .shift = dense->shift,
+        .zero_point = dense->output_zero_point,
+        .minimum = dense->output_minimum,
+        .maximum = dense->output_maximum,
+    };
+    return how;
 }
 
-static int32_t dot(const int8_t *x, const int8_t *w, int32_t count)
+/* sums[2 * row + output] += row . weights, for two rows and two outputs: 4 loads for 4 multiply-accumulates, and all of
+ * it in registers. */
+static void dot_2x2(const int8_t *x0, const int8_t *x1, const int8_t *w0, const int8_t *w1, int32_t count,
+                    int32_t *result)
 {
-    int32_t sum = 0;
+    int32_t sums[4] = {result[0], result[1], result[2], result[3]};
+    const int8_t *const end = x0 + (count & ~3);
+    while (x0 != end) {
+        STEP(0);
+        STEP(1);
+        STEP(2);
+        STEP(3);
+        x0 += 4;
+        x1 += 4;
+        w0 += 4;
+        w1 += 4;
+    }
+    for (int32_t i = 0; i < (count & 3); i++) {
+        STEP(i);
+    }
+    for (int32_t i = 0; i < 4; i++) {
+        result[i] = sums[i];
+    }
+}
+
+/* sums[output] += row . weights[output] for one row and four outputs. */
+static void dot_1x4(const int8_t *x, const int8_t *w0, int32_t count, int32_t *result)
+{
+    int32_t sums[4] = {result[0], result[1], result[2], result[3]};
+    const int8_t *w1 = w0 + count;
+    const int8_t *w2 = w1 + count;
+    const int8_t *w3 = w2 + count;
+    const int8_t *const end = x + count;
+    while (x != end) {
+        const int32_t a = *x++;
+        sums[0] += a * *w0++;
+        sums[1] += a * *w1++;
+        sums[2] += a * *w2++;
+        sums[3] += a * *w3++;
+    }
+    for (int32_t i = 0; i < 4; i++) {
+        result[i] = sums[i];
+    }
+}
+
+static int32_t dot(const int8_t *x, const int8_t *w, int32_t count, int32_t sum)
+{
     for (int32_t i = 0; i < count; i++) {
         sum += x[i] * w[i];
     }
@@ -19,71 +82,44 @@ static int32_t dot(const int8_t *x, const int8_t *w, int32_t count)
 
 void lab_dense_row(const lab_dense_t *dense, const int8_t *row, int8_t *output)
 {
+    const lab_requantization_t how = requantization(dense);
     const int32_t inputs = dense->inputs;
-    const int8_t *w0 = dense->weights;
+    const int8_t *weights = dense->weights;
     int32_t o = 0;
-    for (; o + 1 < dense->outputs; o += 2) {
-        const int8_t *x = row;
-        const int8_t *w1 = w0 + inputs;
-        int32_t sum0 = dense->bias[o];
-        int32_t sum1 = dense->bias[o + 1];
-        int32_t left = inputs;
-        for (; left >= 4; left -= 4) {
-            sum0 += x[0] * w0[0] + x[1] * w0[1] + x[2] * w0[2] + x[3] * w0[3];
-            sum1 += x[0] * w1[0] + x[1] * w1[1] + x[2] * w1[2] + x[3] * w1[3];
-            x += 4;
-            w0 += 4;
-            w1 += 4;
+    for (; o + 3 < dense->outputs; o += 4) {
+        int32_t sums[4] = {dense->bias[o], dense->bias[o + 1], dense->bias[o + 2], dense->bias[o + 3]};
+        dot_1x4(row, weights, inputs, sums);
+        weights += 4 * inputs;
+        for (int32_t i = 0; i < 4; i++) {
+            output[o + i] = lab_requantize_int8(how, sums[i], o + i);
         }
-        output[o] = finish(dense, o, sum0 + dot(x, w0, left));
-        output[o + 1] = finish(dense, o + 1, sum1 + dot(x, w1, left));
-        w0 = w1 + left;
     }
-    if (o < dense->outputs) {
-        output[o] = finish(dense, o, dense->bias[o] + dot(row, w0, inputs));
+    for (; o < dense->outputs; o++) {
+        output[o] = lab_requantize_int8(how, dot(row, weights, inputs, dense->bias[o]), o);
+        weights += inputs;
     }
 }
 
-/* 2 outputs x 2 rows: 4 loads for 4 multiply-accumulates, and everything the loop needs stays in registers. */
 void lab_dense_two_rows(const lab_dense_t *dense, const int8_t *row0, const int8_t *row1, int8_t *output0,
                         int8_t *output1)
 {
+    const lab_requantization_t how = requantization(dense);
     const int32_t inputs = dense->inputs;
-    const int8_t *w0 = dense->weights;
+    const int8_t *weights = dense->weights;
     int32_t o = 0;
     for (; o + 1 < dense->outputs; o += 2) {
-        const int8_t *x0 = row0;
-        const int8_t *x1 = row1;
-        const int8_t *w1 = w0 + inputs;
-        int32_t sum00 = dense->bias[o];
-        int32_t sum01 = dense->bias[o + 1];
-        int32_t sum10 = sum00;
-        int32_t sum11 = sum01;
-        int32_t left = inputs;
-        for (; left >= 4; left -= 4) {
-            for (int32_t i = 0; i < 4; i++) {
-                const int32_t a0 = x0[i];
-                const int32_t a1 = x1[i];
-                const int32_t b0 = w0[i];
-                const int32_t b1 = w1[i];
-                sum00 += a0 * b0;
-                sum01 += a0 * b1;
-                sum10 += a1 * b0;
-                sum11 += a1 * b1;
-            }
-            x0 += 4;
-            x1 += 4;
-            w0 += 4;
-            w1 += 4;
+        const int32_t bias0 = dense->bias[o];
+        const int32_t bias1 = dense->bias[o + 1];
+        int32_t sums[4] = {bias0, bias1, bias0, bias1};
+        dot_2x2(row0, row1, weights, weights + inputs, inputs, sums);
+        weights += 2 * inputs;
+        for (int32_t i = 0; i < 2; i++) {
+            output0[o + i] = lab_requantize_int8(how, sums[i], o + i);
+            output1[o + i] = lab_requantize_int8(how, sums[2 + i], o + i);
         }
-        output0[o] = finish(dense, o, sum00 + dot(x0, w0, left));
-        output0[o + 1] = finish(dense, o + 1, sum01 + dot(x0, w1, left));
-        output1[o] = finish(dense, o, sum10 + dot(x1, w0, left));
-        output1[o + 1] = finish(dense, o + 1, sum11 + dot(x1, w1, left));
-        w0 = w1 + left;
     }
     if (o < dense->outputs) {
-        output0[o] = finish(dense, o, dense->bias[o] + dot(row0, w0, inputs));
-        output1[o] = finish(dense, o, dense->bias[o] + dot(row1, w0, inputs));
+        output0[o] = lab_requantize_int8(how, dot(row0, weights, inputs, dense->bias[o]), o);
+        output1[o] = lab_requantize_int8(how, dot(row1, weights, inputs, dense->bias[o]), o);
     }
 }

@@ -4,12 +4,6 @@
 
 #include "lab_requantize.h"
 
-static int8_t finish(const lab_depthwise_conv2d_t *layer, int32_t channel, int32_t sum)
-{
-    const int32_t scaled = lab_requantize(sum, layer->multiplier[channel], layer->shift[channel]);
-    return lab_clamp_int8(scaled + layer->output_zero_point, layer->output_minimum, layer->output_maximum);
-}
-
 /* Point each tap of the window at (top, left) to its input pixel, or to `outside`. */
 static void find_taps(const lab_depthwise_conv2d_t *layer, const int8_t *input, int32_t top, int32_t left,
                       const int8_t *outside, const int8_t **taps)
@@ -25,41 +19,47 @@ static void find_taps(const lab_depthwise_conv2d_t *layer, const int8_t *input, 
 }
 
 /* Four channels at a time: a tap's pointer is loaded once for four multiply-accumulates. */
-static void convolve_pixel(const lab_depthwise_conv2d_t *layer, const int8_t *const *taps, int32_t tap_count,
-                           int8_t *output)
+static void convolve_pixel(const lab_depthwise_conv2d_t *layer, const lab_requantization_t how,
+                           const int8_t *const *taps, int32_t tap_count, int8_t *output)
 {
     const int32_t channels = layer->channels;
+    const int32_t *const bias = layer->bias;
+    const int8_t *const weights = layer->weights;
+    const int8_t *const *const end = taps + tap_count;
     int32_t c = 0;
     for (; c + 3 < channels; c += 4) {
-        const int8_t *w = layer->weights + c;
-        int32_t sum0 = layer->bias[c];
-        int32_t sum1 = layer->bias[c + 1];
-        int32_t sum2 = layer->bias[c + 2];
-        int32_t sum3 = layer->bias[c + 3];
-        for (int32_t tap = 0; tap < tap_count; tap++) {
-            const int8_t *x = taps[tap] + c;
-            sum0 += x[0] * w[0];
-            sum1 += x[1] * w[1];
-            sum2 += x[2] * w[2];
-            sum3 += x[3] * w[3];
+        const int8_t *w = weights + c;
+        int32_t sums[4] = {bias[c], bias[c + 1], bias[c + 2], bias[c + 3]};
+        for (const int8_t *const *tap = taps; tap != end; tap++) {
+            const int8_t *x = *tap + c;
+            sums[0] += x[0] * w[0];
+            sums[1] += x[1] * w[1];
+            sums[2] += x[2] * w[2];
+            sums[3] += x[3] * w[3];
             w += channels;
         }
-        output[c] = finish(layer, c, sum0);
-        output[c + 1] = finish(layer, c + 1, sum1);
-        output[c + 2] = finish(layer, c + 2, sum2);
-        output[c + 3] = finish(layer, c + 3, sum3);
+        for (int32_t i = 0; i < 4; i++) {
+            output[c + i] = lab_requantize_int8(how, sums[i], c + i);
+        }
     }
     for (; c < channels; c++) {
-        int32_t sum = layer->bias[c];
+        int32_t sum = bias[c];
         for (int32_t tap = 0; tap < tap_count; tap++) {
-            sum += taps[tap][c] * layer->weights[tap * channels + c];
+            sum += taps[tap][c] * weights[tap * channels + c];
         }
-        output[c] = finish(layer, c, sum);
+        output[c] = lab_requantize_int8(how, sum, c);
     }
 }
 
 void lab_depthwise_conv2d(const lab_depthwise_conv2d_t *layer, const int8_t *input, int8_t *output, int8_t *scratch)
 {
+    const lab_requantization_t how = {
+        .multiplier = layer->multiplier,
+        .shift = layer->shift,
+        .zero_point = layer->output_zero_point,
+        .minimum = layer->output_minimum,
+        .maximum = layer->output_maximum,
+    };
     const int8_t *taps[LAB_DEPTHWISE_TAPS];
     const int32_t tap_count = layer->kernel_height * layer->kernel_width;
 
@@ -70,7 +70,7 @@ void lab_depthwise_conv2d(const lab_depthwise_conv2d_t *layer, const int8_t *inp
         const int32_t top = y * layer->stride_height - layer->pad_top;
         for (int32_t x = 0; x < layer->output_width; x++) {
             find_taps(layer, input, top, x * layer->stride_width - layer->pad_left, scratch, taps);
-            convolve_pixel(layer, taps, tap_count, output);
+            convolve_pixel(layer, how, taps, tap_count, output);
             output += layer->channels;
         }
     }

@@ -29,4 +29,18 @@ static inline int8_t lab_clamp_int8(int32_t value, int32_t minimum, int32_t maxi
     return (int8_t)value;
 }
 
+/* Where the requantisation of a layer's outputs comes from and goes to. Passed by value: stores to int8_t may alias the
+ * layer's descriptor, and the compiler would load these again after each of them. */
+typedef struct {
+    const int32_t *multiplier; /* of the first output */
+    const uint8_t *shift;
+    int32_t zero_point, minimum, maximum;
+} lab_requantization_t;
+
+static inline int8_t lab_requantize_int8(const lab_requantization_t how, int32_t sum, int32_t output)
+{
+    const int32_t scaled = lab_requantize(sum, how.multiplier[output], how.shift[output]) + how.zero_point;
+    return lab_clamp_int8(scaled, how.minimum, how.maximum);
+}
+
 #endif

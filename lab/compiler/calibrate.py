@@ -77,7 +77,7 @@ def affine_of_range(low: float, high: float, minimum_scale: float = 0.0) -> Affi
 def best_affine(histogram: Histogram, minimum_scale: float) -> Affine:
     """The shrunken range with the least mean squared error; ties go to the widest."""
     width = (histogram.high - histogram.low) / BINS
-    centres: Float64Array = histogram.low + width * (np.arange(BINS) + 0.5)
+    centres = histogram.low + width * (np.arange(BINS, dtype=np.float64) + 0.5)
     candidates = [
         affine_of_range(histogram.low * part, histogram.high * part, minimum_scale) for part in SHRINK.tolist()
     ]

@@ -164,18 +164,19 @@ def layer_code(node: QuantizedNode, label: str, call: KernelCall, scratch: bool)
     lines += [f"    .{field} = {value}," for field, value in call.fields]
     lines += ["};", ""]
     pointers = layer_pointers(node, scratch)
+    passed = [*pointers, "0"] if call.takes_scratch and not scratch else pointers
     signature = ", ".join(f"{'' if name in ('output', 'scratch') else 'const '}int8_t *{name}" for name in pointers)
     lines += [
         f"static void {label}({signature})",
         "{",
-        f"    {call.kernel}(&{label}_parameters, {', '.join(pointers)});",
+        f"    {call.kernel}(&{label}_parameters, {', '.join(passed)});",
         "}",
     ]
     return lines
 
 
 def layer_pointers(node: QuantizedNode, scratch: bool) -> list[str]:
-    """Parameters of a layer's function and of its kernel, after the descriptor."""
+    """Parameters of a layer's function."""
     inputs = ["input"] if len(node.inputs) == 1 else ["first", "second"]
     return [*inputs, "output", *(["scratch"] if scratch else [])]
 

@@ -60,11 +60,13 @@ class KernelCall:
         kernel: C function; ``<kernel>_t`` is its descriptor and ``<kernel>.h`` its header.
         constants: arrays the descriptor points to.
         fields: scalar fields of the descriptor, name to value.
+        takes_scratch: the kernel's last parameter is its scratch, a null pointer where the plan has none.
     """
 
     kernel: str
     constants: tuple[Constant, ...]
     fields: tuple[tuple[str, int], ...]
+    takes_scratch: bool = False
 
 
 class QuantizedOperator(ABC):

@@ -83,7 +83,7 @@ class QuantizedConv2d(QuantizedOperator):
             return KernelCall("lab_pointwise_conv2d", constants, (*sizes, *strides, *self.weights.fields()))
         zero = (("input_zero_point", self.weights.input.zero_point),)
         fields = (*sizes, *self.window.fields(), *zero, *self.weights.fields())
-        return KernelCall("lab_conv2d", constants, fields)
+        return KernelCall("lab_conv2d", constants, fields, takes_scratch=True)
 
     def macs(self, inputs: Sequence[Shape], output: Shape) -> int:
         return output[0] * output[1] * self.weights.weight.size

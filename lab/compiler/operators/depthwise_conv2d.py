@@ -97,7 +97,7 @@ class QuantizedDepthwiseConv2d(QuantizedOperator):
             ("input_zero_point", self.weights.input.zero_point),
             *self.weights.fields(),
         )
-        return KernelCall("lab_depthwise_conv2d", constants, fields)
+        return KernelCall("lab_depthwise_conv2d", constants, fields, takes_scratch=True)
 
     def macs(self, inputs: Sequence[Shape], output: Shape) -> int:
         return output[0] * output[1] * self.weights.weight.size
