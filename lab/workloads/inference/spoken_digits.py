@@ -40,9 +40,9 @@ DROPOUT = 0.2
 BOUNDS = Bounds(min_agreement=0.95, max_logit_error_steps=2.5, max_accuracy_drop=0.02)
 """Measured over the six speakers, integer reference against float32:
 
-- the same class on 97.0 to 100 % of the clips; on the others, float32 itself sees less than five output steps between its
-  two best classes, where half of all clips have about 30 and more;
-- logits off by 0.9 to 1.4 steps in the mean: rounding of the output alone would be 0.25, the rest comes from the layers;
+- the same class on 97.0 to 100 % of the clips; on the others, float32 itself sees less than five output steps between
+  its two best classes, where half of all clips have about 30 and more;
+- logits off by 0.9 to 1.4 steps in the mean: rounding of the output alone gives 0.25, the layers give the rest;
 - accuracy at most 0.6 % lower.
 
 Each bound leaves room for another training run: almost twice the error of the logits, ten more clips of 500 that
