@@ -11,7 +11,9 @@ import errno
 import fcntl
 import re
 import secrets
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -111,13 +113,15 @@ class Store:
         self.database = path / DATABASE
         self._mirror_traces = mirror_traces
         self._read_only_because: sqlite3.Error | OSError | None = None
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
         try:
             self._db = self._open_for_writing()
         except (sqlite3.OperationalError, OSError) as error:
             if _is_damage(error) or _is_busy(error):
                 self._fail("cannot be opened", error)
-            self._db = self._open_for_reading(error)
             self._read_only_because = error
+            with self._guard("cannot be opened"):
+                self._db = self._open_for_reading(error)
         except sqlite3.DatabaseError as error:
             self._fail("cannot be opened", error)
 
@@ -132,6 +136,9 @@ class Store:
     def close(self) -> None:
         """Close the store; safe to call twice."""
         self._db.close()
+        if self._copy is not None:
+            self._copy.cleanup()
+            self._copy = None
 
     def save(self, run: Run, trace: Trace | None = None) -> None:
         """Save a run; when this returns, the run is durable.
@@ -341,12 +348,22 @@ class Store:
         db = self._connect(f"{uri}?mode=ro&immutable=1" if quiet else f"{uri}?mode=ro")
         try:
             self._check_version(db)
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError:
             db.close()
-            self._fail("cannot be opened", error)
-        except StoreError:
+            db = self._open_copy()
+        except BaseException:
             db.close()
             raise
+        return db
+
+    def _open_copy(self) -> sqlite3.Connection:
+        """Open a copy on another disk: what is committed in a log that nobody can take over where it lies."""
+        self._copy = tempfile.TemporaryDirectory(prefix="lab-store-")
+        copy = Path(self._copy.name) / DATABASE
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{self.database}{suffix}", f"{copy}{suffix}")
+        db = self._connect(copy.as_uri())
+        self._check_version(db)
         return db
 
     def _connect(self, uri: str) -> sqlite3.Connection:
