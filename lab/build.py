@@ -295,9 +295,7 @@ def _publish(finished: Path, folder: Path) -> None:
 # ---- building -----------------------------------------------------------------------------------------------------
 
 
-def _build_into(
-    folder: Path, model: CompiledModel, board: _Board, options: _Options, toolchain: str
-) -> Artifact:
+def _build_into(folder: Path, model: CompiledModel, board: _Board, options: _Options, toolchain: str) -> Artifact:
     temporary = folder.parent / f".building-{os.getpid()}-{uuid.uuid4().hex}"
     sources, objects, finished = temporary / "model", temporary / "objects", temporary / "finished"
     try:
@@ -307,7 +305,7 @@ def _build_into(
             (sources / name).write_text(text)
         _compile(model, board, options, sources, objects, build_id=folder.name[:BUILD_ID_DIGITS])
         image = (objects / ELF_NAME).read_bytes()
-        (finished / ELF_NAME).write_bytes(image)
+        shutil.copy(objects / ELF_NAME, finished / ELF_NAME)
         artifact = Artifact(
             path=folder / ELF_NAME,
             board=board.name,

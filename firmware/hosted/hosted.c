@@ -9,11 +9,13 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 
-uint32_t lab_stack[HOSTED_STACK_BYTES / sizeof(uint32_t)] __attribute__((aligned(4096)));
+uint32_t lab_stack[(HOSTED_GUARD_BYTES + HOSTED_STACK_BYTES) / sizeof(uint32_t)]
+    __attribute__((aligned(HOSTED_GUARD_BYTES)));
 uint8_t hosted_blob_store[HOSTED_BLOB_BYTES] __attribute__((aligned(16)));
 volatile uint32_t hosted_marker;
 
@@ -80,7 +82,7 @@ static void report_fault(int number, siginfo_t *information, void *context)
     uint64_t address = (uint64_t)(uintptr_t)information->si_addr;
     const uint32_t values[] = {(uint32_t)number, (uint32_t)address, (uint32_t)(address >> 32)};
     uintptr_t low = (uintptr_t)lab_stack;
-    if (address < low && address >= low - 4096u)
+    if (address >= low && address < low + HOSTED_GUARD_BYTES)
         session_crash("overflow", "the stack overflowed", names, values, 3);
     else
         session_crash("crash", "the process took a signal", names, values, 3);
@@ -118,8 +120,9 @@ int main(void)
     pthread_t thread;
     pthread_attr_t attributes;
     /* A stack of our own, painted before use: the high-water mark works as on a board. */
-    memory_paint_stack(lab_stack, HOSTED_STACK_BYTES);
-    if (pthread_attr_init(&attributes) != 0 || pthread_attr_setstack(&attributes, lab_stack, HOSTED_STACK_BYTES) != 0 ||
+    memory_paint_stack(lab_port.stack, lab_port.stack_bytes);
+    if (mprotect(lab_stack, HOSTED_GUARD_BYTES, PROT_NONE) != 0 || pthread_attr_init(&attributes) != 0 ||
+        pthread_attr_setstack(&attributes, lab_port.stack, lab_port.stack_bytes) != 0 ||
         pthread_create(&thread, &attributes, run, NULL) != 0)
         return EXIT_FAILURE;
     pthread_join(thread, NULL);

@@ -8,6 +8,8 @@ extern uint32_t lab_stack[];
 extern uint8_t hosted_blob_store[];
 extern volatile uint32_t hosted_marker;
 
+/* The lowest part of lab_stack is never mapped for access; 64 KiB is the largest page size in use. */
+#define HOSTED_GUARD_BYTES (64u * 1024u)
 #define HOSTED_STACK_BYTES (512u * 1024u)
 #define HOSTED_BLOB_BYTES (16u * 1024u * 1024u)
 

@@ -137,16 +137,21 @@ static size_t cobs_encode(const uint8_t *bytes, size_t count, uint8_t *encoded)
     return out;
 }
 
+size_t wire_encode(uint8_t *payload, size_t count, uint8_t encoded[WIRE_ENCODED_BYTES])
+{
+    uint32_t crc = crc32_update(0, payload, count);
+    for (uint32_t i = 0; i < WIRE_CRC_BYTES; i++)
+        payload[count + i] = (uint8_t)(crc >> (8 * i));
+    size_t length = cobs_encode(payload, count + WIRE_CRC_BYTES, encoded);
+    encoded[length++] = 0;
+    return length;
+}
+
 size_t wire_finish(wire_frame_t *frame, uint8_t encoded[WIRE_ENCODED_BYTES])
 {
     cbor_writer_t *writer = &frame->writer;
     cbor_close_map(writer, 0, frame->entries);
     if (writer->overflow)
         return 0;
-    uint32_t crc = crc32_update(0, frame->payload, writer->length);
-    for (uint32_t i = 0; i < WIRE_CRC_BYTES; i++)
-        frame->payload[writer->length + i] = (uint8_t)(crc >> (8 * i));
-    size_t length = cobs_encode(frame->payload, writer->length + WIRE_CRC_BYTES, encoded);
-    encoded[length++] = 0;
-    return length;
+    return wire_encode(frame->payload, writer->length, encoded);
 }

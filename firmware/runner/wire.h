@@ -48,6 +48,9 @@ void wire_add_float(wire_frame_t *frame, const char *key, float value);
 void wire_add_uint_map(wire_frame_t *frame, const char *key, const char *const *names, const uint32_t *values,
                        uint32_t count);
 
+/* Encodes a payload of at most WIRE_MTU bytes; there must be room for WIRE_CRC_BYTES behind it. */
+size_t wire_encode(uint8_t *payload, size_t count, uint8_t encoded[WIRE_ENCODED_BYTES]);
+
 /* Closes the frame and encodes it; returns the bytes written to `encoded`, 0 if the payload did not fit. */
 size_t wire_finish(wire_frame_t *frame, uint8_t encoded[WIRE_ENCODED_BYTES]);
 

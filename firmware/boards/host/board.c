@@ -8,7 +8,7 @@ const lab_port_t lab_port = {
     .blob_store = hosted_blob_store,
     .blob_bytes = HOSTED_BLOB_BYTES,
     .blob_address = 0,
-    .stack = lab_stack,
+    .stack = lab_stack + HOSTED_GUARD_BYTES / sizeof(uint32_t),
     .stack_bytes = HOSTED_STACK_BYTES,
     .marker = &hosted_marker,
 };

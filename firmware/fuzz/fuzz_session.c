@@ -1,0 +1,154 @@
+/*
+ * libFuzzer target: the whole session, with a transport that throws everything away.
+ *
+ * The input is a list of records: a byte of kind, a byte of length (times 4 for frames), the content. Even kinds send the
+ * content raw; odd kinds wrap it in a valid frame, since a fuzzer does not find checksums by chance.
+ */
+#include "lab_model.h"
+#include "memory.h"
+#include "port.h"
+#include "session.h"
+#include "wire.h"
+
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STACK_WORDS 64u
+#define BLOB_BYTES 4096u
+#define MOST_WORK 20000u
+#define IO_BYTES 64u
+
+static uint32_t stack[STACK_WORDS];
+static uint8_t blob_store[BLOB_BYTES] __attribute__((aligned(16)));
+static volatile uint32_t marker;
+static jmp_buf restart;
+static uint32_t work;
+static wire_receiver_t checker;
+
+const lab_port_t lab_port = {
+    .board = "fuzz",
+    .clock_kind = "virtual",
+    .clock_hz = 1000000u,
+    .blob_store = blob_store,
+    .blob_bytes = BLOB_BYTES,
+    .blob_address = 0x21000000u,
+    .stack = stack,
+    .stack_bytes = sizeof stack,
+    .marker = &marker,
+};
+
+/* Jobs may ask for four thousand million passes: cut them off. */
+static void spend(void)
+{
+    if (++work > MOST_WORK)
+        longjmp(restart, 1);
+}
+
+void port_write(const uint8_t *bytes, size_t count)
+{
+    /* Whatever is asked, what the device says must be valid frames. */
+    cbor_map_t map;
+    cbor_span_t type;
+    spend();
+    for (size_t i = 0; i < count; i++)
+        if (wire_receive(&checker, bytes[i], &map) && !cbor_get_text(&map, "t", &type))
+            abort();
+    if (checker.garbage_frames > 0)
+        abort();
+}
+
+void port_write_marker(const uint8_t *bytes, size_t count)
+{
+    (void)bytes;
+    (void)count;
+}
+
+size_t port_read(uint8_t *bytes, size_t capacity)
+{
+    (void)bytes;
+    (void)capacity;
+    return 0;
+}
+
+void port_idle(void)
+{
+}
+
+uint64_t port_cycles(void)
+{
+    static uint64_t cycles;
+    spend();
+    cycles += 1u << 20;
+    return cycles;
+}
+
+void port_reset(void)
+{
+    longjmp(restart, 1);
+}
+
+static void infer(const int8_t *input, int8_t *output, uint8_t *arena)
+{
+    spend();
+    memcpy(arena, input, IO_BYTES);
+    memcpy(output, arena, IO_BYTES);
+}
+
+static void infer_profiled(const int8_t *input, int8_t *output, uint8_t *arena, lab_layer_hook hook, void *context)
+{
+    hook(context, 0, 1);
+    infer(input, output, arena);
+    hook(context, 0, 0);
+}
+
+const lab_model_t lab_model = {
+    .name = "fuzz",
+    .input_bytes = IO_BYTES,
+    .output_bytes = IO_BYTES,
+    .arena_bytes = LAB_MODEL_ARENA_BYTES,
+    .layer_count = 1,
+    .infer = infer,
+    .infer_profiled = infer_profiled,
+};
+
+static void send_framed(const uint8_t *content, size_t size)
+{
+    static uint8_t payload[WIRE_MTU + WIRE_CRC_BYTES];
+    static uint8_t encoded[WIRE_ENCODED_BYTES];
+    memcpy(payload, content, size);
+    size_t length = wire_encode(payload, size, encoded);
+    for (size_t i = 0; i < length; i++)
+        session_receive(encoded[i]);
+}
+
+static void run_records(const uint8_t *data, size_t size)
+{
+    size_t at = 0;
+    while (at + 2 <= size) {
+        bool framed = data[at] & 1u;
+        size_t length = data[at + 1] * (framed ? 4u : 1u);
+        at += 2;
+        if (length > size - at)
+            length = size - at;
+        if (framed)
+            send_framed(data + at, length);
+        else
+            for (size_t i = 0; i < length; i++)
+                session_receive(data[at + i]);
+        at += length;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    work = 0;
+    checker = (wire_receiver_t){0};
+    memory_paint_stack(stack, sizeof stack);
+    if (setjmp(restart) == 0) {
+        session_init();
+        run_records(data, size);
+    }
+    return 0;
+}
