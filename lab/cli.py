@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from lab import progress
 from lab.bench import Bench
 from lab.errors import LabError
+from lab.inventory import Device
 from lab.paths import cache_dir, default_config, reports_dir, store_dir
+from lab.units import format_quantity
+
+if TYPE_CHECKING:
+    from measurements.record import Run
+
+LEASE_WAIT_S = 60.0
 
 
 class _Group(click.Group):
@@ -65,11 +72,12 @@ def workloads() -> None:
 def doctor(config: Path) -> None:
     """Say what is installed and attached, what is missing and how to get it. Exit status 1 if anything is missing."""
     from lab.doctor import diagnose
+    from lab.inventory import load_bench
 
     missing = False
     area = ""
     marks = {"ok": "ok     ", "off": "off    ", "warning": "WARNING", "missing": "MISSING"}
-    for finding in diagnose(config):
+    for finding in diagnose(load_bench(config)):
         if finding.area != area:
             area = finding.area
             click.echo(f"\n{area}")
@@ -91,7 +99,7 @@ def run(config: Path, workload: str, names: str, variant: str, repeats: int, sam
     """Run WORKLOAD on devices of the bench and write a report."""
     from lab.devices.connect import connected
     from lab.doctor import availability
-    from lab.reporting import new_session_id, report_session
+    from lab.reporting import mirror, new_session_id, report_session
     from lab.runs import deploy, measure
     from measurements.store import Store
 
@@ -104,17 +112,19 @@ def run(config: Path, workload: str, names: str, variant: str, repeats: int, sam
                 click.echo(f"{entry.name}: skipped: {reason}")
                 continue
             try:
-                with held(entry), connected(entry, cache_dir()) as device:
+                with _held(entry), connected(entry, cache_dir()) as device:
                     deployment = deploy(entry, device, workload, cache_dir(), variant)
                     measurement = measure(deployment, store, session_id, repeats=repeats, samples=samples)
             except LabError as error:
                 failures.append(entry.name)
                 click.echo(f"{entry.name}: {error}", err=True)
                 continue
-            _summary(entry.name, measurement.run)
+            _print_run(measurement.run)
     page = report_session(store_dir(), session_id, reports_dir())
     if page is not None:
         click.echo(f"report: {page}")
+    if told := mirror(store_dir()):
+        click.echo(told)
     sys.exit(1 if failures or page is None else 0)
 
 
@@ -148,18 +158,33 @@ def report(session: str | None, listing: bool) -> None:
 @click.pass_obj
 def console(config: Path, device: str, workload: str, seconds: float | None) -> None:
     """Show what DEVICE says: frames of the runner as JSON, everything else as text."""
-    from lab.devices.console import listen
+    from lab.console import listen
 
     entry = Bench.load(config).get(device)
-    deadline = None if seconds is None else time.monotonic() + seconds
     try:
-        for kind, text in listen(entry, workload, cache_dir(), deadline):
-            click.echo(text if kind == "text" else json.dumps(json.loads(text), ensure_ascii=False))
+        for line in listen(entry, workload, cache_dir(), seconds):
+            click.echo(line)
     except KeyboardInterrupt:
         click.echo("")
 
 
-def _table(rows: list[tuple[str, ...]]) -> None:
+def _held(entry: Device) -> contextlib.AbstractContextManager[object]:
+    """The lease of a device, where it is one of its kind."""
+    from lab.lease import lease
+
+    return lease(entry.name, "lab run", LEASE_WAIT_S) if entry.needs_lease else contextlib.nullcontext()
+
+
+def _print_run(run: Run) -> None:
+    click.echo(f"{run.provenance.device}: {run.provenance.workload} {run.status}")
+    for record in run.records:
+        interval = f" [{format_quantity(record.ci_low, record.unit)}, {format_quantity(record.ci_high, record.unit)}]"
+        shown = interval if record.ci_low != record.ci_high else ""
+        value = format_quantity(record.median, record.unit)
+        click.echo(f"  {record.region:10} {record.metric:22} {value}{shown}  n={record.n} {record.source}")
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

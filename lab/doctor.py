@@ -14,10 +14,11 @@ from typing import Literal, Protocol
 
 from lab.bench import Bench
 from lab.emulators.tcg_plugin import plugin_path
-from lab.errors import ConfigError
+from lab.errors import TransportError
 from lab.inventory import BenchConfig, Device, MeterConfig, SerialPort
 from lab.paths import cache_dir, project_root, store_dir
 from lab.provenance import tool_version
+from lab.transports.serial import port_of
 from lab.units import format_quantity
 
 Status = Literal["ok", "missing", "warning", "off"]
@@ -125,22 +126,9 @@ def find_port(serial: SerialPort | MeterConfig, ports: PortLister = list_ports) 
     """The port pyserial opens for a configured one.
 
     Raises:
-        ConfigError: nothing with that USB serial number is attached; lists what is.
+        TransportError: nothing with that USB serial number is attached; lists what is.
     """
-    named = serial.by_id if isinstance(serial, SerialPort) else serial.serial_number
-    if named is None:
-        return serial.port or ""
-    if named.startswith("/"):
-        return named
-    attached = list(ports())
-    matches = sorted(port.device for port in attached if port.serial_number == named)
-    if not matches:
-        known = [f"{port.serial_number} ({port.device})" for port in attached if port.serial_number]
-        raise ConfigError(
-            f"no serial port with USB serial number {named} is attached; attached: {', '.join(known) or 'none'}",
-            hint="plug it in, or correct the number in the bench file",
-        )
-    return matches[0]
+    return port_of(serial.port, serial.by_id if isinstance(serial, SerialPort) else serial.serial_number, ports())
 
 
 def _no_firmware(device: Device) -> str:
@@ -172,7 +160,7 @@ def _unattached(device: Device, ports: PortLister) -> list[str]:
             continue
         try:
             port = find_port(serial, ports)
-        except ConfigError as error:
+        except TransportError as error:
             reasons.append(f"{what}: {error.message}")
             continue
         if port.startswith("/") and not Path(port).exists():

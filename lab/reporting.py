@@ -1,15 +1,20 @@
-"""The report of a session: from the store to one HTML file."""
+"""The end of a session: its report as one HTML file, and its results in the mirror."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from lab import progress
-from measurements.store import Store
+
+
+def new_session_id() -> str:
+    """Sortable by time, readable in a path."""
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{time.time_ns() % 10**6:06d}"
 
 
 def report_session(store_path: Path, session_id: str, reports: Path) -> Path | None:
-    """Write the report of a session and mirror what waits in the outbox.
+    """Write the report of a session.
 
     Args:
         store_path: folder of the local store.
@@ -23,6 +28,7 @@ def report_session(store_path: Path, session_id: str, reports: Path) -> Path | N
         StoreError: the store cannot be read, or the report cannot be written.
     """
     from measurements.report import publish, write_report
+    from measurements.store import Store
 
     with Store(store_path) as store:
         runs = store.runs(session_id)
@@ -33,3 +39,24 @@ def report_session(store_path: Path, session_id: str, reports: Path) -> Path | N
             page = write_report(runs, traces, reports / session_id)
             publish(page, reports)
     return page
+
+
+def mirror(store_path: Path) -> str:
+    """Send what waits in the outbox to InfluxDB, where one is configured; says what became of it, empty where none is.
+
+    A mirror that fails loses nothing: what it did not take stays in the outbox for the next time.
+
+    Raises:
+        ConfigError: ``LAB_INFLUX_*`` is incomplete or influxdb-client is missing.
+        StoreError: the store cannot be read or written.
+    """
+    from measurements.store import Store
+    from measurements.store.influx import InfluxConfig, flush
+
+    config = InfluxConfig.from_env()
+    if config is None:
+        return ""
+    with Store(store_path) as store, progress.step(f"mirroring to {config.url}", quiet_below_s=2.0):
+        result = flush(store, config)
+    told = f"mirror {config.url}: {result.sent} blocks sent, {result.set_aside} refused, {result.kept} kept"
+    return f"{told}; {result.problem}" if result.problem else told

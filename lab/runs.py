@@ -18,7 +18,8 @@ from lab.devices.base import Counting, Device, RegionCount
 from lab.errors import ConfigError, InfrastructureError, LabError, ProtocolError
 from lab.events import Done, Hello, Job, MetricEvent, RegionEvent, ResultEvent
 from lab.inventory import Device as Entry
-from lab.power.recorder import Recorder, Recording
+from lab.power.base import MeterInfo, SampleBlock
+from lab.power.recorder import Recorder
 from lab.provenance import checkout, lab_version
 from lab.workloads import get
 from lab.workloads.base import Prepared, Score
@@ -244,18 +245,18 @@ class _Attempt:
         metered = first_samples(job, self._deployment.prepared.model.input.size, min(job.count, METERED_SAMPLES))
         capture = Capture()
         title = f"{self._deployment.workload} on {self._deployment.entry.name}: power"
-        with progress.step(title, quiet_below_s=2.0), Recorder(meter, config.marker_input) as recorder:
+        with progress.step(title, quiet_below_s=2.0), meter, Recorder(meter, config.marker_input) as recorder:
             for _ in _collect(self._deployment.device, replace(metered, warmup=0), capture):
                 pass
-            recording = recorder.finish(len(capture.events), metered.quiet_us * 1e-6)
-        self._add_energy(recording, capture, metered.quiet_us * 1e-6)
+            samples = recorder.finish(len(capture.events), metered.quiet_us * 1e-6)
+            info = meter.info
+        self._add_energy(samples, info, capture, metered.quiet_us * 1e-6)
 
-    def _add_energy(self, recording: Recording, capture: Capture, quiet_s: float) -> None:
-        info = recording.info
+    def _add_energy(self, samples: SampleBlock, info: MeterInfo, capture: Capture, quiet_s: float) -> None:
         name = f"{'emulated ' if info.emulated else ''}{info.kind} ({info.identity})"
         self._meter = (name, info.relative_uncertainty)
         self._trace = Trace(
-            0.0, 1.0 / info.sample_rate_hz, info.voltage_v, recording.current_a, recording.logic, recording.lost
+            0.0, 1.0 / info.sample_rate_hz, info.voltage_v, samples.current_a, samples.logic, samples.lost
         )
         source: Source = "modelled" if info.emulated else "hardware"
         clock_hz = self._deployment.hello.clock_hz
@@ -383,7 +384,7 @@ def _plan(deployment: Deployment) -> RunDetail:
         tuple(buffers),
         model.arena_bytes,
         model.lower_bound_bytes,
-        notes=tuple(note for note in notes if note),
+        notes=tuple(dict.fromkeys(note for note in notes if note)),
     )
 
 

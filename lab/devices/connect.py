@@ -20,7 +20,7 @@ from lab.errors import ConfigError
 from lab.inventory import Board
 from lab.inventory import Device as Entry
 from lab.power.ppk2 import Ppk2
-from lab.transports.serial import find_port
+from lab.transports.serial import port_of
 
 
 @contextmanager
@@ -52,16 +52,25 @@ def connected(entry: Entry, cache: Path) -> Iterator[Device]:
         yield device
 
 
-def _emulated_mcu(entry: Entry, cache: Path, stack: ExitStack) -> Mcu:
+def emulated_target(entry: Entry, cache: Path, marker_socket: Path | None = None) -> QemuTarget:
+    """The emulator of an entry, not yet started.
+
+    Args:
+        entry: an emulated microcontroller.
+        cache: where the counting plug-in lies, if it was built.
+        marker_socket: takes the marker line.
+    """
     plugin = plugin_path(cache)
-    features = {*entry.features, "counts"} if plugin.exists() else set(entry.features)
+    return QemuTarget(
+        _machine(entry.board), marker_socket=marker_socket, plugin=plugin if plugin.exists() else None
+    )
+
+
+def _emulated_mcu(entry: Entry, cache: Path, stack: ExitStack) -> Mcu:
+    features = {*entry.features, "counts"} if plugin_path(cache).exists() else set(entry.features)
     identity = Identity(entry.name, entry.board.kind, "emulated", qemu_version(), frozenset(features))
     meter = _emulated_meter(entry, stack) if entry.meter is not None else None
-    target = QemuTarget(
-        _machine(entry.board),
-        marker_socket=None if meter is None else meter.marker_path,
-        plugin=plugin if plugin.exists() else None,
-    )
+    target = emulated_target(entry, cache, None if meter is None else meter.marker_path)
     if meter is None:
         return Mcu(identity, target)
     port = meter.port
@@ -87,7 +96,7 @@ def _wired_mcu(entry: Entry) -> Mcu:
     serial = entry.config.serial
     if serial is None:
         raise ConfigError(f"{entry.origin}: device {entry.name!r} has no serial port")
-    url = serial.port if serial.port is not None else find_port(str(serial.by_id))
+    url = port_of(serial.port, serial.by_id)
     identity = Identity(entry.name, entry.board.kind, "hardware", "", frozenset(entry.features))
     target = SerialTarget(url, serial.baud)
     meter = entry.meter
@@ -95,7 +104,7 @@ def _wired_mcu(entry: Entry) -> Mcu:
         return Mcu(identity, target)
     number, port = meter.serial_number, meter.port
     voltage_v = entry.meter_voltage_v
-    return Mcu(identity, target, lambda: Ppk2(port or find_port(str(number)), voltage_v=voltage_v))
+    return Mcu(identity, target, lambda: Ppk2(port_of(port, number), voltage_v=voltage_v))
 
 
 def _machine(board: Board) -> QemuMachine:

@@ -48,14 +48,14 @@ class Host:
         """Run a job; a runner that dies is a crash, with what it said last."""
         if self._session is None:
             raise ProtocolError(f"{self.identity.name}: nothing is deployed", hint="call deploy() first")
+        if self._session.unfinished_job:
+            self._session.open(build_id=self._deployed().build_id)
         self._session.put("samples", job.blob)
         yield from self._session.run(job, silence_s)
 
     def reset(self, kind: ResetKind) -> Hello:
         """Start the runner anew; a process knows one kind of reset."""
-        if self._artifact is None:
-            raise ProtocolError(f"{self.identity.name}: nothing is deployed", hint="call deploy() first")
-        return self.deploy(self._artifact)
+        return self.deploy(self._deployed())
 
     def recover(self) -> Rung:
         """Start the runner anew."""
@@ -69,6 +69,11 @@ class Host:
         """End the runner; safe to call twice."""
         self._end()
         self._log.close()
+
+    def _deployed(self) -> Artifact:
+        if self._artifact is None:
+            raise ProtocolError(f"{self.identity.name}: nothing is deployed", hint="call deploy() first")
+        return self._artifact
 
     def _check_alive(self) -> None:
         status = None if self._process is None else self._process.poll()

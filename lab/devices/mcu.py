@@ -9,7 +9,7 @@ from typing import Protocol
 from lab.artifact import Artifact
 from lab.build import symbolize
 from lab.devices.base import Identity, RegionCount, ResetKind, Rung
-from lab.errors import ConfigError, Crash, CrashReport, DeviceError, Hang, InfrastructureError, LabError, ProtocolError
+from lab.errors import ConfigError, Crash, CrashReport, DeviceError, Hang, InfrastructureError, ProtocolError
 from lab.events import Event, Hello, Job
 from lab.power.base import Meter
 from lab.transports.base import ByteStream, MemoryPort
@@ -88,6 +88,8 @@ class Mcu:
             Hang, Crash, OutOfMemory, ProtocolError: the device failed; a crash carries registers and a place in the
                 code.
         """
+        if self._open().unfinished_job:
+            self._open_session(announced=False)
         session = self._open()
         try:
             session.put("samples", job.blob, self._target.memory)
@@ -100,8 +102,9 @@ class Mcu:
         session = self._open()
         if kind == "soft":
             session.reset()
-            return self._open_session(announced=True)
-        return self._restart()
+            # The same session: the hello may have come together with the acknowledgement.
+            return session.open(HELLO_TIMEOUT_S, build_id=self._deployed().build_id, ask=False)
+        return self._open_session(announced=True) if self._target.reset() else self.deploy(self._deployed())
 
     def recover(self) -> Rung:
         """Climb the ladder: resynchronise, reset, deploy again.
@@ -109,20 +112,19 @@ class Mcu:
         Raises:
             LabError: what the last rung said.
         """
-        rungs: list[tuple[Rung, Callable[[], Hello]]] = [
-            ("resync", lambda: self._open_session(announced=False, timeout_s=1.0)),
-            ("soft-reset", self._restart),
-            ("re-deploy", lambda: self.deploy(self._deployed())),
-        ]
-        last: LabError | None = None
-        for rung, climb in rungs:
-            try:
-                climb()
-            except (DeviceError, InfrastructureError) as error:
-                last = error
-            else:
-                return rung
-        raise last or ProtocolError("no rung to climb")
+        try:
+            self._open_session(announced=False, timeout_s=1.0)
+            return "resync"
+        except (DeviceError, InfrastructureError):
+            pass
+        try:
+            if self._target.reset():
+                self._open_session(announced=True)
+                return "soft-reset"
+        except (DeviceError, InfrastructureError):
+            pass
+        self.deploy(self._deployed())
+        return "re-deploy"
 
     def count(self, artifact: Artifact, job: Job) -> list[RegionCount]:
         """Exact counts of one run of ``job`` on an instance of its own."""
@@ -136,11 +138,6 @@ class Mcu:
         """Let go of the device; safe to call twice."""
         self._drop_session()
         self._target.close()
-
-    def _restart(self) -> Hello:
-        if not self._target.reset():
-            return self.deploy(self._deployed())
-        return self._open_session(announced=True)
 
     def _open_session(self, announced: bool, timeout_s: float = HELLO_TIMEOUT_S) -> Hello:
         if self._stream is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab.artifact import Artifact
 from lab.devices.base import RegionCount
-from lab.errors import DeviceError, EmulatorError, ProbeError
+from lab.errors import EmulatorError, LabError, ProbeError
 from lab.events import Job
 from lab.transports.base import ByteStream
 from lab.transports.serial import SerialPort
@@ -37,7 +37,7 @@ class SerialTarget:
         stream = SerialPort(self._url, self._baud)
         try:
             running = Session(stream).open()
-        except DeviceError:
+        except LabError:
             stream.close()
             raise
         if running.build_id != artifact.build_id:

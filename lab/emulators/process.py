@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
 import shutil
 import subprocess
@@ -99,7 +101,7 @@ def spawn(
     if guard is None:
         raise ToolMissing("setpriv is not installed", hint="apt-get install util-linux")
     request = _Request(
-        (guard, "--pdeathsig", "KILL", "--", found, *map(str, args[1:])),
+        (guard, "--pdeathsig", "KILL", "--", os.path.abspath(found), *map(str, args[1:])),
         cwd,
         log,
         stdin_pipe,
@@ -126,5 +128,7 @@ def end(process: subprocess.Popen[bytes], *, grace_s: float = 0.0) -> int:
     status = process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            pipe.close()
+            # What was still to be written has no reader any more.
+            with contextlib.suppress(OSError):
+                pipe.close()
     return status

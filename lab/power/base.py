@@ -1,17 +1,21 @@
 """The interface of a power meter.
 
-Call order: ``open`` → ``start`` → any number of ``read`` → ``stop`` → ``close``. A meter is a context manager; leaving
-it stops and closes.
+Call order: ``open`` → ``start`` → any number of ``read`` → ``stop`` → ``close``. A meter is a context manager: entering
+it opens, leaving it stops and closes.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from lab.errors import MeterError
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
@@ -61,6 +65,25 @@ class SampleBlock:
     saturated: int = 0
 
 
+def join(blocks: Sequence[SampleBlock]) -> SampleBlock:
+    """One block of consecutive ones; an empty block for none.
+
+    Raises:
+        MeterError: a block does not begin where the one before it ended.
+    """
+    for before, after in itertools.pairwise(blocks):
+        end = before.first + before.current_a.size
+        if after.first != end:
+            raise MeterError(f"block begins at sample {after.first}, the one before it ended at {end}")
+    return SampleBlock(
+        first=blocks[0].first if blocks else 0,
+        current_a=np.concatenate([np.empty(0, np.float32), *(block.current_a for block in blocks)]),
+        logic=np.concatenate([np.empty(0, np.uint8), *(block.logic for block in blocks)]),
+        lost=sum(block.lost for block in blocks),
+        saturated=sum(block.saturated for block in blocks),
+    )
+
+
 class Meter(Protocol):
     """A power meter. Methods raise :class:`lab.errors.MeterError` with the port and what was seen."""
 
@@ -69,6 +92,10 @@ class Meter(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+    @property
+    def info(self) -> MeterInfo:
+        """What the meter is; its uncertainty follows the ranges that the stream used."""
 
     def open(self) -> MeterInfo:
         """Open the port, read the calibration, set and switch on the supply."""

@@ -20,8 +20,7 @@ from typing import Self
 import serial
 
 from lab.errors import ConfigError, MeterError
-from lab.power.base import MeterInfo, SampleBlock
-from lab.power.collect import join
+from lab.power.base import MeterInfo, SampleBlock, join
 from lab.power.ppk2_stream import SAMPLE_RATE_HZ, Calibration, StreamDecoder, StreamReport
 
 LOWEST_V = 0.8

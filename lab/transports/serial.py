@@ -7,10 +7,10 @@ import os
 import select
 import socket
 from collections.abc import Iterable
+from typing import Protocol
 
 import serial
 from serial.tools.list_ports import comports
-from serial.tools.list_ports_common import ListPortInfo
 
 from lab.errors import TransportError
 
@@ -83,29 +83,38 @@ class SerialPort:
         return TransportError(f"serial port {self.name} broke: {error}", hint="was the cable pulled?", transient=True)
 
 
-def find_port(by_id: str, ports: Iterable[ListPortInfo] | None = None) -> str:
-    """Device path of the serial port with a USB serial number, or a ``/dev/serial/by-id`` path as it is.
+class PortInfo(Protocol):
+    """What is read of an attached port; ``serial.tools.list_ports`` yields these."""
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def serial_number(self) -> str | None: ...
+
+
+def port_of(port: str | None, by_id: str | None, ports: Iterable[PortInfo] | None = None) -> str:
+    """The port that pyserial opens for one named in a bench file.
 
     Args:
-        by_id: USB serial number, or a path.
+        port: path or URL, taken as it is.
+        by_id: USB serial number or ``/dev/serial/by-id`` path, where ``port`` is None.
         ports: what is attached; None asks the system.
 
     Raises:
-        TransportError: none, or more than one port has that number; lists what is attached.
+        TransportError: no port has that number; lists what is attached.
     """
-    if by_id.startswith("/"):
-        return by_id
+    if port is not None:
+        return port
+    if by_id is None or by_id.startswith("/"):
+        return by_id or ""
     attached = list(comports() if ports is None else ports)
-    found = [port.device for port in attached if port.serial_number == by_id]
-    if len(found) == 1:
-        return str(found[0])
-    listed = ", ".join(f"{port.device} ({port.serial_number or 'no serial number'})" for port in attached)
+    found = sorted(one.device for one in attached if one.serial_number == by_id)
     if not found:
+        listed = ", ".join(f"{one.device} ({one.serial_number or 'no serial number'})" for one in attached)
         raise TransportError(
-            f"no serial port with USB serial number {by_id}; attached: {listed or 'none'}",
-            hint="plug the board in, or correct `serial.by_id` in the bench file",
+            f"no serial port with USB serial number {by_id} is attached; attached: {listed or 'none'}",
+            hint="plug it in, or correct the number in the bench file",
         )
-    raise TransportError(
-        f"{len(found)} serial ports carry USB serial number {by_id}: {', '.join(map(str, found))}",
-        hint="name the one you mean by its path below /dev/serial/by-id",
-    )
+    # Some instruments have two ports under one number and serve on the first (PPK2).
+    return found[0]

@@ -18,8 +18,8 @@ from lab.emulators.energy_model import Edge, EnergyModel
 from lab.emulators.ppk2 import EmulatedPpk2, Faults
 from lab.errors import ConfigError, EmulatorError, MeterError
 from lab.power.base import SampleBlock
-from lab.power.collect import Collector
 from lab.power.ppk2 import Ppk2
+from lab.power.recorder import Recorder
 from lab.wire import encode_frame
 
 CLOCK_HZ = 25_000_000
@@ -61,9 +61,9 @@ def emulated(
 
 
 def measure(meter: Ppk2, line: MarkerLine, edges: list[tuple[float, int]]) -> SampleBlock:
-    with Collector(meter) as collector:
+    with Recorder(meter) as recorder:
         line.send(edges)
-        return collector.stop()
+        return recorder.stop()
 
 
 def energy_j(block: SampleBlock, voltage_v: float, active: bool = True) -> float:
@@ -189,13 +189,13 @@ def test_second_stream_on_one_connection(tmp_path: Path) -> None:
 def test_a_board_reset_keeps_the_stream_going(tmp_path: Path, reconnect: bool) -> None:
     with EmulatedPpk2(tmp_path, CLOCK_HZ, BOARD) as peer, Ppk2(peer.port, voltage_v=3.3) as meter:
         line = MarkerLine(peer.marker_path)
-        with Collector(meter) as collector:
+        with Recorder(meter) as recorder:
             line.send(SQUARE[:2])
             if reconnect:
                 line.close()
                 line = MarkerLine(peer.marker_path)
             line.send(SQUARE[:2])
-            block = collector.stop()
+            block = recorder.stop()
         line.close()
         assert meter.report.lost == meter.report.misaligned == 0
     assert np.count_nonzero(np.diff((block.logic & 1).astype(int)) == 1) == 2
@@ -203,11 +203,11 @@ def test_a_board_reset_keeps_the_stream_going(tmp_path: Path, reconnect: bool) -
 
 
 def test_garbage_on_the_marker_line_is_skipped_and_said(tmp_path: Path) -> None:
-    with emulated(tmp_path) as (meter, line), Collector(meter) as collector:
+    with emulated(tmp_path) as (meter, line), Recorder(meter) as recorder:
         line.raw(b"\x01\x02\x03garbage\x00")
         line.send(SQUARE)
         line.close()
-        assert energy_j(collector.stop(), 3.3) == pytest.approx(10 * BOARD.energy_j(0.005), rel=1e-3)
+        assert energy_j(recorder.stop(), 3.3) == pytest.approx(10 * BOARD.energy_j(0.005), rel=1e-3)
     assert "no frame" in (tmp_path / "ppk2.log").read_text()
 
 
@@ -261,20 +261,20 @@ def test_damage_is_counted_and_the_rest_is_right(tmp_path: Path, faults: Faults,
 
 
 def test_a_meter_that_falls_silent_ends_in_an_error_and_keeps_what_came(tmp_path: Path) -> None:
-    with emulated(tmp_path, faults=Faults(silent_after=3000)) as (meter, line), Collector(meter) as collector:
+    with emulated(tmp_path, faults=Faults(silent_after=3000)) as (meter, line), Recorder(meter) as recorder:
         line.send(SQUARE)
         with pytest.raises(MeterError, match="did not confirm the end"):
-            collector.stop()
-        assert collector.samples().current_a.size > 2900
+            recorder.stop()
+        assert recorder.samples().current_a.size > 2900
 
 
 def test_a_meter_that_is_unplugged_is_an_error_and_comes_back_under_the_same_name(tmp_path: Path) -> None:
     with EmulatedPpk2(tmp_path, CLOCK_HZ, BOARD, faults=Faults(disconnect_after=3000)) as peer:
         line = MarkerLine(peer.marker_path)
-        with Ppk2(peer.port, voltage_v=3.3) as meter, Collector(meter) as collector:
+        with Ppk2(peer.port, voltage_v=3.3) as meter, Recorder(meter) as recorder:
             line.send(SQUARE)
             with pytest.raises(MeterError, match="went away"):
-                collector.stop()
+                recorder.stop()
         assert within_10_s(Path(peer.port).exists)
         with Ppk2(peer.port, voltage_v=3.3) as meter:
             assert meter.info.kind == "ppk2"

@@ -14,9 +14,10 @@ from ppk2_api.ppk2_api import PPK2_API, PPK2_MP
 
 from lab.emulators.energy_model import EnergyModel
 from lab.emulators.ppk2 import EmulatedPpk2
-from lab.power.collect import Collector, join
+from lab.power.base import join
 from lab.power.ppk2 import Ppk2
 from lab.power.ppk2_stream import Calibration, StreamDecoder
+from lab.power.recorder import Recorder
 from lab.wire import encode_frame
 
 CLOCK_HZ = 25_000_000
@@ -129,5 +130,5 @@ def test_our_reader_takes_over_from_a_client_that_never_stopped(peer: EmulatedPp
     client.start_measuring()
     board()
     client.ser.close()
-    with Ppk2(peer.port, voltage_v=3.3, emulated=True) as meter, Collector(meter) as collector:
-        assert collector.stop().current_a.size == 0
+    with Ppk2(peer.port, voltage_v=3.3, emulated=True) as meter, Recorder(meter) as recorder:
+        assert recorder.stop().current_a.size == 0
