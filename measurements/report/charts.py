@@ -251,6 +251,8 @@ def distribution(record: Record) -> Distribution:
     spread = f"{len(raw)} repeats from {scale.number(float(raw.min()))} to {scale.text(float(raw.max()))}"
     if not math.isfinite(1.1 * (float(raw.max()) - float(raw.min()))):
         return Distribution(name, f"{spread}, too far apart to draw.")
+    if float(raw.max()) - float(raw.min()) <= 1e-9 * float(np.abs(raw).max()):
+        return Distribution(name, f"{spread}, too close together to draw.")
     if len(raw) < 5:
         values = ", ".join(scale.number(float(value)) for value in raw)
         return Distribution(name, f"{spread}, too few for a distribution: {values} {scale.unit}.")
@@ -306,7 +308,7 @@ def _histogram(name: str, sentence: str, raw: Float64Array, record: Record) -> D
     edges = np.histogram_bin_edges(raw, bins=min(_BINS, max(5, math.ceil(2.0 * len(raw) ** (1.0 / 3.0)))))
     counts, _ = np.histogram(raw, bins=edges)
     finite = [value for value in (record.p95, record.ci_low, record.ci_high, record.median) if math.isfinite(value)]
-    low, high = min(float(raw.min()), *finite), max(float(raw.max()), *finite)
+    low, high = min([float(raw.min()), *finite]), max([float(raw.max()), *finite])
     margin = 0.03 * (high - low)
     low, high = low - margin, high + margin
 
