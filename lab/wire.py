@@ -12,13 +12,26 @@ from typing import cast
 import cbor2
 from cobs import cobs
 
-from lab.errors import Crash, CrashReport, DeviceError, Hang, OutOfMemory, ProtocolError, TransportError, WorkloadError
+from lab.errors import (
+    ConfigError,
+    Crash,
+    CrashReport,
+    DeviceError,
+    Hang,
+    OutOfMemory,
+    ProtocolError,
+    TransportError,
+    WorkloadError,
+)
 from lab.events import ClockKind, Done, Event, Hello, Job, LogEvent, MetricEvent, RegionEvent, ResultEvent
 from lab.transports.base import ByteStream, MemoryPort
 
 VERSION = 1
 LONGEST_FRAME = 1 << 16
 PROFILE_LAYERS = 1
+_RUN_KEYS = frozenset(("t", "s", "j", "n", "c", "w", "r", "f", "q"))
+_PUT_OVERHEAD = 64
+_DEATH_NOTICE_TRIES = 20
 
 Value = int | float | str | bytes | bool | None | Mapping[str, int]
 Message = Mapping[str, Value]
@@ -26,7 +39,10 @@ Message = Mapping[str, Value]
 
 def encode_frame(message: Message) -> bytes:
     """One message as ``COBS(CBOR ‖ CRC-32) 00``."""
-    payload = cbor2.dumps(dict(message))
+    return _framed(cbor2.dumps(dict(message)))
+
+
+def _framed(payload: bytes) -> bytes:
     return bytes(cobs.encode(payload + zlib.crc32(payload).to_bytes(4, "little"))) + b"\x00"
 
 
@@ -53,8 +69,10 @@ def decode_frame(encoded: bytes) -> dict[str, Value] | None:
 class FrameDecoder:
     """Finds frames in a byte stream; anything that is not a frame is skipped and counted.
 
+    What comes out does not depend on how the stream is cut into calls of :meth:`feed`.
+
     Attributes:
-        garbage_frames: zero-terminated pieces that were no valid frame.
+        garbage_frames: zero-terminated pieces that were no valid frame, or longer than ``LONGEST_FRAME``.
         garbage_bytes: bytes in them.
     """
 
@@ -62,40 +80,56 @@ class FrameDecoder:
         self.garbage_frames = 0
         self.garbage_bytes = 0
         self._pending = bytearray()
+        self._too_long = False
 
     def feed(self, data: bytes) -> list[dict[str, Value]]:
         """Take bytes in; return the messages completed by them, in order."""
-        self._pending += data
         messages = []
-        *pieces, rest = self._pending.split(b"\x00")
-        self._pending = rest
+        *pieces, rest = data.split(b"\x00")
         for piece in pieces:
-            if not piece:
-                continue
-            message = decode_frame(bytes(piece))
-            if message is None:
-                self._skip(len(piece))
-            else:
+            self._append(piece)
+            message = self._end_frame()
+            if message is not None:
                 messages.append(message)
-        if len(self._pending) > LONGEST_FRAME:
-            self._skip(len(self._pending))
-            self._pending.clear()
+        self._append(rest)
         return messages
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of a frame that is not complete yet."""
+        """Bytes kept of a frame that is not complete yet."""
         return len(self._pending)
 
-    def _skip(self, size: int) -> None:
+    def _append(self, piece: bytes) -> None:
+        if self._too_long:
+            self.garbage_bytes += len(piece)
+            return
+        self._pending += piece
+        if len(self._pending) > LONGEST_FRAME:
+            # Nobody sends such a frame: do not keep what a line with no zeros says all night.
+            self._too_long = True
+            self._skip()
+
+    def _end_frame(self) -> dict[str, Value] | None:
+        self._too_long = False
+        if not self._pending:
+            return None
+        message = decode_frame(bytes(self._pending))
+        if message is None:
+            self._skip()
+        self._pending.clear()
+        return message
+
+    def _skip(self) -> None:
         self.garbage_frames += 1
-        self.garbage_bytes += size
+        self.garbage_bytes += len(self._pending)
+        self._pending.clear()
 
 
 class Session:
     """A session with a runner over a byte stream.
 
-    Call order: :meth:`open`, then any number of :meth:`put` and :meth:`run`.
+    Call order: :meth:`open`, then any number of :meth:`put` and :meth:`run`. After a job that was not followed to its
+    end, and after any :class:`lab.errors.Hang`, :meth:`open` again.
 
     Args:
         stream: the byte stream.
@@ -124,10 +158,12 @@ class Session:
         self._inbox: deque[dict[str, Value]] = deque()
         self._early: deque[dict[str, Value]] = deque()
         self._settled = False
+        self._job = ""
         self._next_out = 0
         self._next_in = 0
         self._hello: Hello | None = None
         self._bytes_seen = 0
+        self._other_frames = 0
         self.resent_frames = 0
         self.repeated_frames = 0
 
@@ -147,32 +183,29 @@ class Session:
             raise ProtocolError("the session is not open", hint="call open() first")
         return self._hello
 
+    @property
+    def unfinished_job(self) -> str:
+        """Name of a job that was started and not followed to its end; empty where there is none."""
+        return self._job
+
     def open(self, timeout_s: float = 5.0, *, build_id: str | None = None, ask: bool = True) -> Hello:
         """Open the session.
 
         Args:
             timeout_s: how long the device may take.
             build_id: refuse any other firmware than this.
-            ask: send ``hello``; False waits for the one a device sends by itself after a reset.
+            ask: send ``hello`` at once; False gives a device that was reset the first half of the time to say it by
+                itself, and asks only then.
 
         Raises:
-            Hang: the device said nothing.
+            Hang: the device said nothing, or nothing to the point.
             TransportError: bytes arrived, but no frame: wrong baud rate or another program.
             ProtocolError: wrong protocol version or firmware.
         """
-        deadline = time.monotonic() + timeout_s
-        question = b"\x00" + encode_frame({"t": "hello", "s": 0, "v": VERSION})
-        again = time.monotonic() if ask else deadline
-        while True:
-            if time.monotonic() >= again:
-                self._stream.write(question)
-                again = time.monotonic() + max(0.5, timeout_s / 8)
-            message = self._receive(min(deadline, again) if ask else deadline)
-            if message is not None and message.get("t") == "hello":
-                break
-            if time.monotonic() >= deadline:
-                raise self._no_hello(timeout_s)
-        hello = _parse_hello(message)
+        self._hello = None
+        self._job = ""
+        self._bytes_seen = self._other_frames = 0
+        hello = _parse_hello(self._wait_for_hello(timeout_s, ask))
         if hello.protocol != VERSION:
             raise ProtocolError(
                 f"{self._stream.name} speaks wire version {hello.protocol}, this lab speaks {VERSION}",
@@ -190,14 +223,31 @@ class Session:
         self._hello = hello
         return hello
 
+    def _wait_for_hello(self, timeout_s: float, ask: bool) -> Mapping[str, Value]:
+        begin = time.monotonic()
+        deadline = begin + timeout_s
+        question = b"\x00" + encode_frame({"t": "hello", "s": 0, "v": VERSION})
+        again = begin if ask else begin + timeout_s / 2
+        while True:
+            if time.monotonic() >= again:
+                self._write(question)
+                again = time.monotonic() + timeout_s / 8
+            message = self._receive(min(deadline, again))
+            if message is not None and message.get("t") == "hello":
+                return message
+            if message is not None and message.get("c") == "version":
+                raise _parse_error(message)
+            if time.monotonic() >= deadline:
+                raise self._no_hello(timeout_s)
+
     def put(self, name: str, data: bytes, memory: MemoryPort | None = None) -> None:
         """Give the device a named blob, through ``memory`` where there is such a way, else over the wire.
 
         Raises:
-            ProtocolError: the device has no room for it, or it arrived damaged.
+            ProtocolError: the device has no room for it, it arrived damaged, or a job was not followed to its end.
             Hang: the device does not acknowledge.
         """
-        hello = self.hello
+        hello = self._idle_hello()
         if len(data) > hello.blob_bytes:
             raise ProtocolError(
                 f"blob {name!r} has {len(data)} bytes; {hello.board} has room for {hello.blob_bytes}",
@@ -208,7 +258,13 @@ class Session:
             memory.write_memory(hello.blob_address, data)
             self._send_all(iter([{**head, "p": hello.blob_address, "k": zlib.crc32(data)}]))
             return
-        room = hello.mtu - 64 - len(name.encode())
+        room = hello.mtu - _PUT_OVERHEAD - len(name.encode())
+        if room < 1:
+            raise ProtocolError(
+                f"{hello.board} takes messages of {hello.mtu} bytes; blob {name!r} needs more than "
+                f"{_PUT_OVERHEAD + len(name.encode())}",
+                hint="a shorter name, or a larger mtu in the firmware",
+            )
         self._send_all({**head, "o": at, "d": data[at : at + room]} for at in range(0, max(len(data), 1), room))
 
     def run(self, job: Job, silence_s: float = 60.0) -> Iterator[Event]:
@@ -219,12 +275,21 @@ class Session:
             silence_s: longest time without a frame before the device counts as hung.
 
         Raises:
+            ConfigError: a parameter of the job has a name the protocol uses itself.
             Hang: no frame for ``silence_s``.
             DeviceError: what the device reported, or a gap in what it sent.
         """
+        self._idle_hello()
+        reserved = sorted(_RUN_KEYS & job.parameters.keys())
+        if reserved:
+            raise ConfigError(
+                f"job {job.name!r}: parameters {', '.join(reserved)} have names the protocol uses itself",
+                hint=f"any name but {', '.join(sorted(_RUN_KEYS))}",
+            )
         flags = PROFILE_LAYERS if job.profile else 0
         message: dict[str, Value] = {"t": "run", "j": job.name, "n": "samples", "c": job.count, "w": job.warmup}
         message |= {"r": job.repeats, "f": flags, "q": job.quiet_us, **job.parameters}
+        self._job = job.name
         self._send_all(iter([message]))
         partial: dict[int, bytearray] = {}
         while True:
@@ -234,65 +299,94 @@ class Session:
                     f"{self._stream.name}: job {job.name!r} sent nothing for {silence_s:.0f} s",
                     hint="the firmware hangs, or the job is longer than the silence allowed: raise silence_s",
                 )
-            event = _parse_event(received) if "z" not in received else _join_result(received, partial)
+            if received.get("t") in ("done", "error"):
+                self._job = ""
+            in_pieces = received.get("t") == "result" and "z" in received
+            event = _join_result(received, partial) if in_pieces else _parse_event(received)
             if event is None:
                 continue
-            yield event
             if isinstance(event, Done):
+                _check_joined(partial)
+                yield event
                 return
+            yield event
 
     def reset(self) -> None:
         """Ask the device to reset itself; open the session again afterwards."""
         self._send_all(iter([{"t": "reset"}]))
         self._hello = None
 
+    def _idle_hello(self) -> Hello:
+        if self._job:
+            raise ProtocolError(
+                f"{self._stream.name}: job {self._job!r} was not followed to its end; its frames may still come",
+                hint="read all events up to Done, or open() the session again",
+            )
+        return self.hello
+
     def _send_all(self, messages: Iterator[dict[str, Value]]) -> None:
         """Send messages with at most ``credits`` unacknowledged; go back to the first one not acknowledged on loss."""
         window: deque[tuple[int, bytes]] = deque()
-        attempts = 0
-        exhausted = False
-        deadline = time.monotonic() + self._acknowledge_s
-        while True:
-            while not exhausted and len(window) < max(1, self.hello.credits):
-                message = next(messages, None)
-                if message is None:
-                    exhausted = True
-                    break
-                window.append((self._next_out, encode_frame({**message, "s": self._next_out})))
-                self._next_out += 1
-                self._stream.write(window[-1][1])
-            if not window:
-                return
+        attempts = 1
+        deadline = self._fill(window, messages)
+        while window:
             answer = self._receive(deadline)
-            if answer is None or self._refused_for_order(answer, window):
-                attempts += 1
+            if answer is None or self._wants_repetition(answer, window):
                 if attempts >= self._attempts:
                     raise Hang(
                         f"{self._stream.name}: not acknowledged in {attempts} tries of {self._acknowledge_s:.1f} s",
                         hint="the firmware hangs or the line loses bytes; `lab console` shows what it says",
                     )
+                attempts += 1
                 self.resent_frames += len(window)
-                for _, frame in window:
-                    self._stream.write(frame)
+                # The zero ends whatever is left of a frame that was cut short.
+                self._write(b"\x00" + b"".join(frame for _, frame in window))
+                deadline = time.monotonic() + self._acknowledge_s
             elif answer.get("t") == "ack":
-                number = answer.get("a")
-                while window and isinstance(number, int) and window[0][0] <= number:
-                    window.popleft()
-                    attempts = 0
+                if _drop_acknowledged(window, answer.get("a")):
+                    attempts = 1
                     self._settled = True
-            else:
+                    deadline = self._fill(window, messages)
+            elif answer.get("t") != "error":
                 self._early.append(answer)
-                if answer.get("t") != "log":
+                if self._job and answer.get("t") != "log":
                     # A job that reports has been accepted, even if the acknowledgement was lost.
+                    self._settled = True
                     return
-            deadline = time.monotonic() + self._acknowledge_s
 
-    @staticmethod
-    def _refused_for_order(answer: Mapping[str, Value], window: deque[tuple[int, bytes]]) -> bool:
+    def _fill(self, window: deque[tuple[int, bytes]], messages: Iterator[dict[str, Value]]) -> float:
+        """Send as many new frames as there are credits; returns until when an answer is due."""
+        hello = self.hello
+        while len(window) < max(1, hello.credits) and (message := next(messages, None)) is not None:
+            payload = cbor2.dumps({**message, "s": self._next_out})
+            if len(payload) > hello.mtu:
+                raise ProtocolError(
+                    f"a {message.get('t')!r} message of {len(payload)} bytes; {hello.board} takes {hello.mtu}",
+                    hint="fewer job parameters, or a larger mtu in the firmware",
+                )
+            window.append((self._next_out, _framed(payload)))
+            self._next_out += 1
+            self._write(window[-1][1])
+        return time.monotonic() + self._acknowledge_s
+
+    def _wants_repetition(self, answer: Mapping[str, Value], window: deque[tuple[int, bytes]]) -> bool:
+        """Whether an answer says that a frame before it was lost.
+
+        The device answers every frame. Behind a lost one it refuses all of the window, so only the refusal of the last
+        one asks for a repetition; others, and those of frames acknowledged since, ask for nothing.
+
+        Raises:
+            DeviceError, WorkloadError: any other error the device reports.
+        """
         if answer.get("t") != "error":
             return False
-        if answer.get("c") == "sequence" and answer.get("a") in [number for number, _ in window]:
-            return True
+        refused = answer.get("a")
+        if answer.get("c") == "sequence" and isinstance(refused, int):
+            return refused == window[-1][0]
+        if isinstance(refused, int) and refused >= window[0][0]:
+            # The number of a refused frame stays free (docs/wire.md), and so do those behind it.
+            self._next_out = refused
+        self._job = ""
         raise _parse_error(answer)
 
     def _receive(self, deadline: float) -> dict[str, Value] | None:
@@ -301,29 +395,41 @@ class Session:
         Raises:
             ProtocolError: a gap in the sequence numbers, or a device that restarted by itself.
         """
+        late = False
         while True:
             while self._inbox:
                 message = self._inbox.popleft()
                 if self._in_order(message):
                     return message
+            if late:
+                return None
             left = deadline - time.monotonic()
+            late = left <= 0
             data = self._read(min(max(left, 0.0), 0.25))
             self._bytes_seen += len(data)
             self._inbox.extend(self._decoder.feed(data))
             if not data:
                 self._alive()
-                if left <= 0:
-                    return None
 
     def _read(self, timeout_s: float) -> bytes:
         try:
             return self._stream.read(timeout_s)
         except TransportError:
-            # A stream that closes is often the first sign of a dead peer; its own death notice says more.
-            for _ in range(20):
-                self._alive()
-                time.sleep(0.05)
+            self._await_death_notice()
             raise
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._stream.write(data)
+        except TransportError:
+            self._await_death_notice()
+            raise
+
+    def _await_death_notice(self) -> None:
+        """A stream that closes is often the first sign of a dead peer; its own death notice says more."""
+        for _ in range(_DEATH_NOTICE_TRIES):
+            self._alive()
+            time.sleep(0.05)
 
     def _in_order(self, message: dict[str, Value]) -> bool:
         kind = message.get("t")
@@ -341,9 +447,11 @@ class Session:
                 )
             return True
         if self._hello is None:
-            return False
+            self._other_frames += 1
+            # The refusal of a hello; all else is left over from before it.
+            return kind == "error" and message.get("c") == "version"
         number = message.get("s")
-        if not isinstance(number, int):
+        if not isinstance(number, int) or isinstance(number, bool):
             raise ProtocolError(f"{self._stream.name}: frame {kind!r} carries no sequence number")
         if number < self._next_in:
             self.repeated_frames += 1
@@ -359,6 +467,11 @@ class Session:
         return True
 
     def _no_hello(self, timeout_s: float) -> DeviceError | TransportError:
+        if self._other_frames:
+            return Hang(
+                f"{self._stream.name} sent {self._other_frames} frame(s) in {timeout_s:.1f} s, but no hello",
+                hint="it is busy with a job that does not end: `lab reset`",
+            )
         if self._bytes_seen:
             return TransportError(
                 f"{self._stream.name}: {self._bytes_seen} bytes came in {timeout_s:.1f} s, none a frame of the runner",
@@ -368,6 +481,14 @@ class Session:
             f"{self._stream.name} said nothing for {timeout_s:.1f} s",
             hint="is it powered, is this the right port, was the firmware deployed? try `lab reset`",
         )
+
+
+def _drop_acknowledged(window: deque[tuple[int, bytes]], number: Value) -> bool:
+    """Take out of the window what an acknowledgement covers; whether there was any."""
+    before = len(window)
+    while window and isinstance(number, int) and window[0][0] <= number:
+        window.popleft()
+    return len(window) < before
 
 
 def _integer(message: Mapping[str, Value], key: str) -> int:
@@ -395,6 +516,8 @@ def _parse_hello(message: Mapping[str, Value]) -> Hello:
     kind = _text(message, "k")
     if kind not in ("dwt", "systick", "cntvct", "monotonic", "virtual"):
         raise ProtocolError(f"the device names an unknown clock kind {kind!r}")
+    if _integer(message, "h") == 0:
+        raise ProtocolError("frame 'hello': 'h' is 0, expected the rate of the clock in Hz")
     return Hello(
         protocol=_integer(message, "v"),
         build_id=_text(message, "b"),
@@ -414,13 +537,14 @@ def _parse_hello(message: Mapping[str, Value]) -> Hello:
 def _parse_event(message: Mapping[str, Value]) -> Event | None:
     match message.get("t"):
         case "event":
-            return RegionEvent(
-                _text(message, "r"), _integer(message, "i"), _integer(message, "b"), _integer(message, "e")
-            )
+            begin, end = _integer(message, "b"), _integer(message, "e")
+            if end < begin:
+                raise ProtocolError(f"frame 'event': 'e' is {end}, before 'b' {begin}")
+            return RegionEvent(_text(message, "r"), _integer(message, "i"), begin, end)
         case "metric":
             value = message.get("v")
-            if not isinstance(value, int | float):
-                raise ProtocolError(f"metric {message.get('n')!r} is {value!r}, expected a number")
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise ProtocolError(f"frame 'metric': 'v' is {value!r}, expected a number")
             return MetricEvent(_text(message, "n"), float(value))
         case "result":
             return ResultEvent(_integer(message, "i"), _bytes(message, "d"))
@@ -442,9 +566,16 @@ def _join_result(message: Mapping[str, Value], partial: dict[int, bytearray]) ->
     if offset != len(so_far):
         raise ProtocolError(f"result {index}: a piece at offset {offset} came after {len(so_far)} bytes")
     so_far += _bytes(message, "d")
+    if len(so_far) > total:
+        raise ProtocolError(f"result {index}: {len(so_far)} bytes came, {total} were announced")
     if len(so_far) < total:
         return None
     return ResultEvent(index, bytes(partial.pop(index)))
+
+
+def _check_joined(partial: Mapping[int, bytearray]) -> None:
+    for index, so_far in partial.items():
+        raise ProtocolError(f"result {index}: the job ended after {len(so_far)} bytes of it")
 
 
 def _parse_error(message: Mapping[str, Value]) -> DeviceError | WorkloadError:
@@ -453,7 +584,8 @@ def _parse_error(message: Mapping[str, Value]) -> DeviceError | WorkloadError:
     said = f"the device reported {code!r}{where}: {text}"
     if code == "crash":
         registers = message.get("g")
-        found = {str(k): int(v) for k, v in registers.items()} if isinstance(registers, Mapping) else {}
+        pairs = registers.items() if isinstance(registers, Mapping) else ()
+        found = {str(name): value for name, value in pairs if isinstance(value, int)}
         region = str(message.get("r", ""))
         return Crash(said, report=CrashReport(found, region=region))
     if code == "overflow":
