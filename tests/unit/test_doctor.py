@@ -9,7 +9,7 @@ import pytest
 
 from lab.bench import Bench
 from lab.doctor import Finding, PortInfo, availability, diagnose, find_port
-from lab.errors import ConfigError
+from lab.errors import TransportError
 from lab.inventory import SerialPort
 from lab.paths import config_dir
 from lab.provenance import tool_version
@@ -124,7 +124,7 @@ def test_a_port_is_found_by_its_usb_serial_number() -> None:
     assert find_port(SerialPort(by_id="MINE"), lambda: ports) == "/dev/ttyACM1"
     assert find_port(SerialPort(by_id="/dev/serial/by-id/x"), _no_ports) == "/dev/serial/by-id/x"
     assert find_port(SerialPort(port="socket://localhost:9"), _no_ports) == "socket://localhost:9"
-    with pytest.raises(ConfigError, match=r"attached: OTHER \(/dev/ttyACM3\)"):
+    with pytest.raises(TransportError, match=r"attached: /dev/ttyACM3 \(OTHER\)"):
         find_port(SerialPort(by_id="GONE"), lambda: ports[:1])
 
 
