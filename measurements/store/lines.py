@@ -43,7 +43,7 @@ def trace_lines(run: Run, trace: Trace, source: Source) -> Iterator[str]:
     """
     per_bucket = max(1, round(BUCKET_S / trace.dt_s))
     head = f"{TRACE_MEASUREMENT}{_tags(run, 'run', source)} "
-    tail = "," + ",".join(_context(run))
+    tail = f",run={_string(run.run_id)}"
     for start in range(0, trace.current_a.size, per_bucket):
         block: npt.NDArray[np.float64] = trace.current_a[start : start + per_bucket].astype(np.float64)
         seen = block[np.isfinite(block)]

@@ -237,7 +237,7 @@ class Store:
             row = self._db.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
             if row is not None:
                 return self._load(row)
-        raise StoreError(f"{self.database}: holds no run {run_id!r}", hint="`lab report --list` names the runs")
+        raise StoreError(f"{self.database}: holds no run {run_id!r}", hint="Store.runs() lists the runs it holds")
 
     def trace(self, run_id: str) -> Trace | None:
         """The power trace of a run, None where it has none.
@@ -433,7 +433,7 @@ class Store:
         except (TypeError, KeyError, ValueError) as error:
             raise StoreError(
                 f"{self.database}: run {row['run_id']} holds what this lab does not know: {error}",
-                hint="it was written by a newer lab; upgrade this one",
+                hint="it was written by a newer lab, which can read it, or the row is damaged",
             ) from error
 
     def _blocks(self, state: str, limit: int, after: int) -> list[OutboxBlock]:
