@@ -95,6 +95,9 @@ class Recorder:
         try:
             while not self._ending.is_set():
                 block = self._meter.read(_WAIT_S)
+                if not block.current_a.size:
+                    # Waking finish() for nothing would hide from it that the meter went silent.
+                    continue
                 with self._progress:
                     self._take(block)
                     self._progress.notify_all()

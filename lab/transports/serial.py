@@ -21,24 +21,28 @@ class SerialPort:
     Args:
         url: device path, or any URL ``serial.serial_for_url`` knows.
         baud: bits per second; meaningless for sockets and PTYs.
+        write_timeout_s: longest time the other end may take no bytes; a USB device that hangs takes none.
 
     Raises:
         TransportError: the port cannot be opened; says which and why.
     """
 
-    def __init__(self, url: str, baud: int = 115200) -> None:
+    def __init__(self, url: str, baud: int = 115200, *, write_timeout_s: float = 10.0) -> None:
         self.name = url
-        self._baud = baud
         exclusive = None if "://" in url else True
         try:
-            self._port = serial.serial_for_url(url, baudrate=baud, timeout=0, exclusive=exclusive)
+            self._port = serial.serial_for_url(
+                url, baudrate=baud, timeout=0, write_timeout=write_timeout_s, exclusive=exclusive
+            )
         except (serial.SerialException, OSError, ValueError) as error:
             raise TransportError(
                 f"serial port {url} cannot be opened: {error}",
                 hint="is it plugged in and free? `lab doctor` lists the ports; you may need to be in group dialout",
                 transient=True,
             ) from error
-        self._descriptor = self._find_descriptor()
+        self._descriptor: int | None = self._find_descriptor()
+        raw = getattr(self._port, "_socket", None)
+        self._socket = raw if isinstance(raw, socket.socket) else None
         self._disable_nagle()
 
     def _find_descriptor(self) -> int | None:
@@ -50,9 +54,8 @@ class SerialPort:
 
     def _disable_nagle(self) -> None:
         # pyserial leaves Nagle on for socket://, which costs 40 ms per request (two small writes, then a read).
-        raw = getattr(self._port, "_socket", None)
-        if isinstance(raw, socket.socket):
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._socket is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def write(self, data: bytes) -> None:
         """Write all of ``data``."""
@@ -77,6 +80,12 @@ class SerialPort:
 
     def close(self) -> None:
         """Close the port; safe to call twice."""
+        # Its number may soon be that of somebody else's file.
+        self._descriptor = None
+        if self._socket is not None:
+            # pyserial would sleep 0.3 s, and leave the socket open if the other end has gone.
+            self._socket.close()
+            self._port.is_open = False
         self._port.close()
 
     def _broken(self, error: object) -> TransportError:
