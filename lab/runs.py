@@ -326,6 +326,18 @@ def status_of(error: BaseException) -> Literal["failed", "error"]:
     return "error" if isinstance(error, InfrastructureError) else "failed"
 
 
+def outputs_of(deployment: Deployment, job: Job) -> npt.NDArray[np.int8]:
+    """Run a job and return nothing but what the device computed: int8, shape (count, output bytes).
+
+    Raises:
+        DeviceError, InfrastructureError: the job did not come to its end.
+    """
+    capture = Capture()
+    for _ in _collect(deployment.device, job, capture):
+        pass
+    return _outputs(capture, job.count, deployment.prepared.model.output.size)
+
+
 def first_samples(job: Job, sample_bytes: int, count: int) -> Job:
     """The same job over its first ``count`` samples."""
     if not 0 < count <= job.count:
