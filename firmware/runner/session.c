@@ -289,8 +289,3 @@ void session_init(void)
     port_write(&flush, 1);
     send_hello();
 }
-
-uint32_t session_garbage_frames(void)
-{
-    return receiver.garbage_frames;
-}

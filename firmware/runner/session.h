@@ -21,7 +21,4 @@ void session_error(const char *code, const char *place, const char *message);
 void session_crash(const char *code, const char *message, const char *const *names, const uint32_t *values,
                    uint32_t count);
 
-/* Frames and bytes that were skipped since boot. */
-uint32_t session_garbage_frames(void);
-
 #endif
