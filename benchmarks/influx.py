@@ -18,9 +18,9 @@ from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write.point import Point
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from influx_gateway import DATABASE, Gateway, InfluxServer, influxd  # noqa: E402
+from helpers.influx_gateway import DATABASE, Gateway, InfluxServer, influxd  # noqa: E402
 
 from measurements.record import Provenance, Run, Trace  # noqa: E402
 from measurements.store import Store  # noqa: E402

@@ -6,17 +6,13 @@ import gzip
 import math
 import random
 import sqlite3
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
-
-from influx_gateway import DATABASE, Gateway, InfluxServer, influxd
+from helpers.influx_gateway import DATABASE, Gateway, InfluxServer, influxd
 
 from measurements.record import Provenance, Run, Trace
 from measurements.statistics import make_record
