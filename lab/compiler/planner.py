@@ -136,8 +136,7 @@ def assign_offsets(requests: Sequence[Request]) -> tuple[BufferPlan, ...]:
     bound = lower_bound(requests)
     best: tuple[BufferPlan, ...] = ()
     best_bytes = -1
-    for order in candidate_orders(requests):
-        placed = place_in_order(order)
+    for placed in candidate_plans(requests, bound):
         size = max((plan.offset + plan.size for plan in placed), default=0)
         if best_bytes < 0 or size < best_bytes:
             best, best_bytes = placed, size
@@ -146,8 +145,8 @@ def assign_offsets(requests: Sequence[Request]) -> tuple[BufferPlan, ...]:
     return tuple(sorted(best, key=lambda plan: (plan.first, plan.offset, plan.name)))
 
 
-def candidate_orders(requests: Sequence[Request]) -> Iterable[Sequence[Request]]:
-    """Orders worth trying, best guesses first."""
+def candidate_plans(requests: Sequence[Request], bound: int) -> Iterable[tuple[BufferPlan, ...]]:
+    """Plans worth trying, best guesses first."""
     keys: tuple[Callable[[Request], tuple[int, ...]], ...] = (
         lambda r: (-r.size, r.first),
         lambda r: (-r.size * (r.last - r.first + 1), r.first),
@@ -157,9 +156,10 @@ def candidate_orders(requests: Sequence[Request]) -> Iterable[Sequence[Request]]
         lambda r: (-pressure(r, requests), -r.size),
     )
     for key in keys:
-        yield sorted(requests, key=key)
+        yield place_in_order(sorted(requests, key=key))
+    yield place_two_ended(requests, bound)
     if len(requests) <= EXHAUSTIVE_BUFFERS:
-        yield from permutations(requests)
+        yield from map(place_in_order, permutations(requests))
 
 
 def pressure(request: Request, requests: Sequence[Request]) -> int:
@@ -196,6 +196,22 @@ def place_in_order(order: Sequence[Request]) -> tuple[BufferPlan, ...]:
             ((offset, offset + aligned(other.size)) for other, offset in placed if other.overlaps(request))
         )
         placed.append((request, best_gap(neighbours, request.size)))
+    return tuple(BufferPlan(r.name, offset, r.size, r.first, r.last) for r, offset in placed)
+
+
+def place_two_ended(requests: Sequence[Request], bound: int) -> tuple[BufferPlan, ...]:
+    """Alternate between the bottom of the arena and its top at ``bound``: exact for a chain of layers."""
+    placed: list[tuple[Request, int]] = []
+    at_top = False
+    for request in sorted(requests, key=lambda r: (r.first, -r.last, -r.size)):
+        neighbours = sorted(
+            ((offset, offset + aligned(other.size)) for other, offset in placed if other.overlaps(request))
+        )
+        top = (bound - request.size) // ALIGNMENT * ALIGNMENT
+        free = all(end <= top or begin >= top + request.size for begin, end in neighbours)
+        placed.append((request, top if at_top and free else best_gap(neighbours, request.size)))
+        if request.last > request.first:
+            at_top = not at_top
     return tuple(BufferPlan(r.name, offset, r.size, r.first, r.last) for r, offset in placed)
 
 

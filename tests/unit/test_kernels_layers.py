@@ -66,7 +66,7 @@ def run_kernel(
     call = operator.call(shapes, output_shape)
     constants = {constant.name: np.ascontiguousarray(constant.values) for constant in call.constants}
     descriptor = descriptor_type(call.kernel)()
-    declared = {name for name, _ in descriptor._fields_}
+    declared = {field[0] for field in descriptor._fields_}
     assert declared == {*constants, *(name for name, _ in call.fields)}
     for name, values in constants.items():
         setattr(descriptor, name, values.ctypes.data)

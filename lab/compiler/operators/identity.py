@@ -13,9 +13,16 @@ def capture_dropout(call: Call) -> str:
     return call.value(0)
 
 
-@captures("aten.clone.default", "aten.alias.default", "aten.contiguous.default", "aten.detach.default")
+@captures(
+    "aten.clone.default",
+    "aten.alias.default",
+    "aten.contiguous.default",
+    "aten.detach.default",
+    "aten._to_copy.default",
+    "aten._assert_tensor_metadata.default",
+)
 def capture_clone(call: Call) -> str:
-    """Copies of a value are the value: the graph is functional."""
+    """Copies of a value are the value: the graph is functional; so are checks of what export has settled."""
     return call.value(0)
 
 
