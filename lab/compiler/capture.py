@@ -126,13 +126,16 @@ def check_result(call: Call) -> None:
 
 
 def place_of(node: FxNode) -> tuple[Source, bool]:
-    """The user's module path, file and line; and whether the innermost module is one of torch.nn's own layers."""
+    """The user's module path, file and line; and whether the innermost module is one of torch.nn's own layers.
+
+    File and line are empty where only PyTorch's own files are on the stack.
+    """
     stack = list(node.meta.get("nn_module_stack", {}).values())
     path, kind = stack[-1] if stack else ("", "")
     leaf = str(kind).startswith("torch.nn.modules.") and ".container." not in str(kind)
     frames = [(found["file"], int(found["line"])) for found in FRAME.finditer(node.meta.get("stack_trace") or "")]
     own = [frame for frame in frames if not frame[0].startswith(TORCH_ROOT)]
-    file, line = (own or frames or [("", 0)])[-1]
+    file, line = own[-1] if own else ("", 0)
     return Source(str(path), file, line), leaf
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from pathlib import PurePath
 
 from lab.compiler.model import LayerInfo
 from lab.compiler.planner import INPUT, OUTPUT, MemoryPlan
@@ -123,20 +122,18 @@ def source(
     lines += ['#include "model.h"', ""]
     lines += [f'#include "{kernel}.h"' for kernel in kernels]
     for index, (node, info, label, call) in enumerate(zip(plan.layers, infos, identifiers, calls, strict=True)):
-        lines += ["", *layer_comment(index, node, info), *layer_code(node, label, call, index in plan.scratch)]
+        lines += ["", *layer_comment(index, info), *layer_code(node, label, call, index in plan.scratch)]
     lines += ["", *schedule(plan, identifiers, profiled=False), "", *schedule(plan, identifiers, profiled=True)]
     lines += ["", *descriptor(name, graph, plan, infos)]
     return "\n".join(lines) + "\n"
 
 
-def layer_comment(index: int, node: QuantizedNode, info: LayerInfo) -> list[str]:
-    """What a layer is and where it comes from."""
-    place = node.source.module or "forward"
-    where = f", {PurePath(node.source.file).name}:{node.source.line}" if node.source.file else ""
+def layer_comment(index: int, info: LayerInfo) -> list[str]:
+    """What a layer is; no file or line, which would change the digest of an unchanged model."""
     shapes = f"{shape_text(info.input_shape)} -> {shape_text(info.output_shape)}"
     return [
-        f"/* Layer {index}: {comment_text(node.name)} ({info.operator}), {shapes}",
-        f" * {info.macs} MACs, {info.weights_bytes} bytes of constants; from {comment_text(place + where)} */",
+        f"/* Layer {index}: {comment_text(info.name)} ({info.operator}), {shapes}",
+        f" * {info.macs} MACs, {info.weights_bytes} bytes of constants */",
     ]
 
 

@@ -70,6 +70,11 @@ def test_unknown_operator_is_named_with_its_place() -> None:
         assert known in text.split("supported aten operators")[1]
 
 
+def test_place_without_a_file_of_the_users_own() -> None:
+    text = refusal(nn.Sequential(nn.ReLU(), nn.Sigmoid()), torch.zeros(1, 4))
+    assert "aten.sigmoid.default at '1' is not supported" in text
+
+
 IMAGE = torch.zeros(1, 4, 8, 8)
 REFUSED: list[tuple[str, nn.Module, torch.Tensor, str]] = [
     ("groups", nn.Conv2d(4, 4, 3, groups=2), IMAGE, "2 groups over 4 input and 4 output channels"),
