@@ -34,7 +34,8 @@ class TensorSpec:
     def quantize(self, real: FloatArray) -> Int8Array:
         """Quantise samples of shape (n, …) in NHWC order; rounds half to even, saturates."""
         scaled = np.rint(real.astype(np.float64) / self.scale) + self.zero_point
-        return np.clip(scaled, -128, 127).astype(np.int8)
+        quantised: Int8Array = np.clip(scaled, -128, 127).astype(np.int8)
+        return quantised
 
     def dequantize(self, quantised: Int8Array) -> FloatArray:
         """Real values of quantised samples."""
