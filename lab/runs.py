@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from lab import progress
 from lab.artifact import Artifact
 from lab.build import build, check_fits
 from lab.devices.base import Counting, Device, RegionCount
-from lab.errors import ConfigError, InfrastructureError, LabError, ProtocolError
+from lab.errors import ConfigError, InfrastructureError, LabError, ProtocolError, StoreError
 from lab.events import Done, Hello, Job, MetricEvent, RegionEvent, ResultEvent
 from lab.inventory import Device as Entry
 from lab.power.base import MeterInfo, SampleBlock
@@ -32,6 +33,7 @@ from measurements.store import Store, new_run_id
 
 METERED_SAMPLES = 32
 SHOWN_EVENTS = 200
+Status: TypeAlias = Literal["failed", "error", "incomplete"]
 
 
 @dataclass(frozen=True)
@@ -149,21 +151,27 @@ def measure(
         samples: use only the first so many samples.
 
     Raises:
-        LabError: what went wrong; the run is stored with what was captured and the error's text.
+        LabError: what went wrong; the run is stored with what was captured and the error's text. Where the store fails
+            as well, a note on the error says so.
     """
     retries: list[str] = []
     while True:
         attempt = _Attempt(deployment, session_id, test, tuple(retries))
         try:
             measurement = attempt.measure(repeats, samples)
-        except InfrastructureError as error:
-            if not error.transient or retries:
-                attempt.save_failed(store, error)
-                raise
-            rung = deployment.device.recover()
-            retries.append(f"{error.message.splitlines()[0]} (recovered by {rung})")
         except LabError as error:
-            attempt.save_failed(store, error)
+            if retries or not (isinstance(error, InfrastructureError) and error.transient):
+                attempt.keep(store, error, status_of(error))
+                raise
+            try:
+                rung = deployment.device.recover()
+            except LabError as worse:
+                attempt.keep(store, error, status_of(error))
+                raise error from worse
+            retries.append(f"{error.message.splitlines()[0]} (recovered by {rung})")
+        except BaseException as error:
+            # Ctrl-C and the time-outs of pytest are no errors of the lab; what was captured is kept all the same.
+            attempt.keep(store, error, "incomplete")
             raise
         else:
             store.save(measurement.run, measurement.trace)
@@ -188,7 +196,8 @@ class _Attempt:
 
     def measure(self, repeats: int, samples: int | None) -> Measurement:
         prepared = self._deployment.prepared
-        job = first_samples(prepared.job, prepared.model.input.size, samples or prepared.job.count)
+        count = prepared.job.count if samples is None else samples
+        job = first_samples(prepared.job, prepared.model.input.size, count)
         job = replace(job, repeats=repeats)
         self._run_main(job)
         outputs = _outputs(self._main, job.count, self._deployment.prepared.model.output.size)
@@ -201,11 +210,17 @@ class _Attempt:
             self._records.append(replace(reference, note="computed on the host by PyTorch"))
         return Measurement(self._run(), outputs, tuple(scores), self._trace)
 
-    def save_failed(self, store: Store, error: LabError) -> None:
+    def keep(self, store: Store, error: BaseException, status: Status) -> None:
+        """Store what was captured before ``error``."""
         if not self._records and self._main.events:
-            self._add_latency()
-        run = replace(self._run(), status=status_of(error), error=str(error))
-        store.save(run, self._trace)
+            # Passes that make no sense may be what went wrong: then they yield no records.
+            with contextlib.suppress(ProtocolError):
+                self._add_latency()
+        run = replace(self._run(), status=status, error=str(error) or type(error).__name__)
+        try:
+            store.save(run, self._trace)
+        except StoreError as lost:
+            error.add_note(f"what was captured could not be stored: {lost}")
 
     @property
     def _source(self) -> Source:
@@ -245,22 +260,29 @@ class _Attempt:
         metered = first_samples(job, self._deployment.prepared.model.input.size, min(job.count, METERED_SAMPLES))
         capture = Capture()
         title = f"{self._deployment.workload} on {self._deployment.entry.name}: power"
-        with progress.step(title, quiet_below_s=2.0), meter, Recorder(meter, config.marker_input) as recorder:
-            for _ in _collect(self._deployment.device, replace(metered, warmup=0), capture):
-                pass
-            samples = recorder.finish(len(capture.events), metered.quiet_us * 1e-6)
-            info = meter.info
-        self._add_energy(samples, info, capture, metered.quiet_us * 1e-6)
-
-    def _add_energy(self, samples: SampleBlock, info: MeterInfo, capture: Capture, quiet_s: float) -> None:
-        name = f"{'emulated ' if info.emulated else ''}{info.kind} ({info.identity})"
-        self._meter = (name, info.relative_uncertainty)
-        self._trace = Trace(
-            0.0, 1.0 / info.sample_rate_hz, info.voltage_v, samples.current_a, samples.logic, samples.lost
-        )
+        quiet_s = metered.quiet_us * 1e-6
+        with progress.step(title, quiet_below_s=2.0), meter:
+            recorder = Recorder(meter, config.marker_input)
+            try:
+                with recorder:
+                    for _ in _collect(self._deployment.device, replace(metered, warmup=0), capture):
+                        pass
+                    recorder.finish(len(capture.events), quiet_s)
+            finally:
+                # Also what came before a failure: a supply that breaks down is best seen in its trace.
+                info = meter.info
+                trace = self._keep_trace(recorder.samples(), info)
         source: Source = "modelled" if info.emulated else "hardware"
         clock_hz = self._deployment.hello.clock_hz
-        self._records += energy_records(self._trace, capture.events, clock_hz, source, quiet_s=quiet_s)
+        self._records += energy_records(trace, capture.events, clock_hz, source, quiet_s=quiet_s)
+
+    def _keep_trace(self, samples: SampleBlock, info: MeterInfo) -> Trace:
+        name = f"{'emulated ' if info.emulated else ''}{info.kind} ({info.identity})"
+        self._meter = (name, info.relative_uncertainty)
+        dt_s = 1.0 / info.sample_rate_hz
+        trace = Trace(0.0, dt_s, info.voltage_v, samples.current_a, samples.logic, samples.lost)
+        self._trace = trace if samples.current_a.size else None
+        return trace
 
     def _run_layers(self, job: Job) -> None:
         device = self._deployment.device
@@ -321,7 +343,7 @@ class _Attempt:
         )
 
 
-def status_of(error: BaseException) -> Literal["failed", "error"]:
+def status_of(error: BaseException) -> Status:
     """``error`` when the bench failed, ``failed`` when the device, the workload or the test did."""
     return "error" if isinstance(error, InfrastructureError) else "failed"
 
@@ -359,7 +381,9 @@ def _collect(device: Device, job: Job, capture: Capture) -> Iterator[None]:
                 capture.done = event
         yield
     done = capture.done
-    if done is not None and (done.events, done.results) != (len(capture.events), len(capture.results)):
+    if done is None:
+        raise ProtocolError(f"{device.identity.name} ended its job without saying that it is done")
+    if (done.events, done.results) != (len(capture.events), len(capture.results)):
         raise ProtocolError(
             f"{device.identity.name} sent {done.events} events and {done.results} results; "
             f"{len(capture.events)} and {len(capture.results)} arrived"
