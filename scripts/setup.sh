@@ -69,7 +69,7 @@ if [ ! -e "$stamp" ]; then
       fail "PyTorch cannot be installed. Set LAB_TORCH_INDEX to an index that has it, or install it into $venv by hand."
   fi
   say "installing Python packages"
-  pip install -q -e '.[dev,influx]' || fail "pip could not install the Python packages; see its message above."
+  pip install -e '.[dev,influx]' || fail "pip could not install the Python packages; see its message above."
   touch "$stamp"
 fi
 
