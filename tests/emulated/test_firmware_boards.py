@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,13 +42,37 @@ def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return build(model, request.param, cache=tmp_path_factory.mktemp("cache"), test_jobs=True)
 
 
+class MarkerLine:
+    """Reads the second UART all the time: a line that nobody reads would hold the board up."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._edges: list[tuple[int, int]] = []
+        self._changed = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        decoder = FrameDecoder()
+        with contextlib.suppress(OSError):
+            while data := self._connection.recv(65536):
+                edges = [(int(str(message["c"])), int(str(message["m"]))) for message in decoder.feed(data)]
+                with self._changed:
+                    self._edges += edges
+                    self._changed.notify()
+
+    def edges(self, count: int) -> list[tuple[int, int]]:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self._edges) >= count, timeout=20)
+            return self._edges[:count]
+
+
 @dataclass
 class Board:
     """A running board with an open session."""
 
     qemu: Qemu
     session: Session
-    marker: socket.socket
+    marker: MarkerLine
 
     def run(self, name: str, count: int = 0, repeats: int = 1, profile: bool = False) -> list[Event]:
         return list(self.session.run(Job(name, b"", count, repeats=repeats, profile=profile)))
@@ -57,12 +83,8 @@ class Board:
         return [event.cycles for event in events if isinstance(event, RegionEvent)]
 
     def edges(self, count: int) -> list[tuple[int, int]]:
-        """The next ``count`` edges from the marker line: (cycles, bits)."""
-        decoder, edges = FrameDecoder(), []
-        while len(edges) < count:
-            edges += [(message["c"], message["m"]) for message in decoder.feed(self.marker.recv(65536))]
-        assert decoder.garbage_frames == 0
-        return [(int(str(cycles)), int(str(bits))) for cycles, bits in edges]
+        """The first ``count`` edges from the marker line: (cycles, bits)."""
+        return self.marker.edges(count)
 
 
 @contextmanager
@@ -74,12 +96,11 @@ def board(image: Artifact, folder: Path, plugin: Path | None = None) -> Iterator
     listener.settimeout(20)
     with Qemu(spec, image.path, marker_socket=folder / "m", plugin=plugin) as qemu:
         marker, _ = listener.accept()
-        marker.settimeout(20)
         stream = SerialPort(qemu.serial_url)
         qemu.release()
         session = Session(stream, board_is_alive=qemu.check_alive)
         session.open(20, ask=False)
-        yield Board(qemu, session, marker)
+        yield Board(qemu, session, MarkerLine(marker))
         stream.close()
         marker.close()
     listener.close()
