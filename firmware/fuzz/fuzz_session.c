@@ -111,6 +111,8 @@ const lab_model_t lab_model = {
     .layer_count = 1,
     .infer = infer,
     .infer_profiled = infer_profiled,
+    .output_scale = 1.0f,
+    .output_zero_point = 0,
 };
 
 static void send_framed(const uint8_t *content, size_t size)

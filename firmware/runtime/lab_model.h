@@ -18,6 +18,8 @@ typedef struct {
     void (*infer)(const int8_t *input, int8_t *output, uint8_t *arena);
     /* The same schedule with `hook` called around every layer. */
     void (*infer_profiled)(const int8_t *input, int8_t *output, uint8_t *arena, lab_layer_hook hook, void *context);
+    float output_scale; /* real output = output_scale * (output - output_zero_point) */
+    int32_t output_zero_point;
 } lab_model_t;
 
 /* Defined by the generated model.c; model.h defines LAB_MODEL_ARENA_BYTES for static allocation. */

@@ -212,6 +212,7 @@ def descriptor(name: str, graph: QuantizedGraph, plan: MemoryPlan, infos: tuple[
     """The ``lab_model`` the runner links against."""
     input_bytes = graph.shapes[graph.input]
     output_bytes = graph.shapes[graph.output]
+    output = graph.quantization[graph.output]
     names = [f'    "{c_string(info.name)}",' for info in infos]
     return [
         f"static const char *const names[{len(infos)}] = {{",
@@ -227,6 +228,8 @@ def descriptor(name: str, graph: QuantizedGraph, plan: MemoryPlan, infos: tuple[
         "    .layer_names = names,",
         "    .infer = infer,",
         "    .infer_profiled = infer_profiled,",
+        f"    .output_scale = {output.scale:.8e}f,",
+        f"    .output_zero_point = {output.zero_point},",
         "};",
     ]
 

@@ -30,6 +30,8 @@ class ModelStruct(ctypes.Structure):
         ("layer_names", ctypes.POINTER(ctypes.c_char_p)),
         ("infer", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)),
         ("infer_profiled", ctypes.c_void_p),
+        ("output_scale", ctypes.c_float),
+        ("output_zero_point", ctypes.c_int32),
     )
 
 
@@ -95,6 +97,11 @@ class HostModel:
     def arena_bytes(self) -> int:
         """Arena the linked model says it needs."""
         return int(self._model.arena_bytes)
+
+    @property
+    def output_quantization(self) -> tuple[float, int]:
+        """Scale (as float32) and zero point of the output, as linked into the image."""
+        return float(self._model.output_scale), int(self._model.output_zero_point)
 
     def run(self, samples: Int8Array, *, arena_fill: int = 0) -> Int8Array:
         """Run int8 samples ``(n, …)``, one by one in one arena, to ``(n, output bytes)``.

@@ -166,6 +166,7 @@ def test_image_tells_the_plan(built: Built) -> None:
     compiled = built.compiled
     assert built.host.arena_bytes == compiled.arena_bytes
     assert built.host.layer_names == tuple(layer.name for layer in compiled.layers)
+    assert built.host.output_quantization == (np.float32(compiled.output.scale), compiled.output.zero_point)
     assert f"#define LAB_MODEL_ARENA_BYTES {compiled.arena_bytes}u" in compiled.sources["model.h"]
     assert compiled.lower_bound_bytes <= compiled.arena_bytes <= 1.05 * compiled.lower_bound_bytes
 

@@ -46,4 +46,6 @@ const lab_model_t lab_model = {
     .layer_names = layer_names,
     .infer = infer,
     .infer_profiled = infer_profiled,
+    .output_scale = 0.00390625f,
+    .output_zero_point = -128,
 };
