@@ -20,6 +20,8 @@ typedef struct {
     void (*infer_profiled)(const int8_t *input, int8_t *output, uint8_t *arena, lab_layer_hook hook, void *context);
     float output_scale; /* real output = output_scale * (output - output_zero_point) */
     int32_t output_zero_point;
+    float input_scale; /* real input = input_scale * (input - input_zero_point) */
+    int32_t input_zero_point;
 } lab_model_t;
 
 /* Defined by the generated model.c; model.h defines LAB_MODEL_ARENA_BYTES for static allocation. */

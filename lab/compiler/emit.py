@@ -213,6 +213,7 @@ def descriptor(name: str, graph: QuantizedGraph, plan: MemoryPlan, infos: tuple[
     input_bytes = graph.shapes[graph.input]
     output_bytes = graph.shapes[graph.output]
     output = graph.quantization[graph.output]
+    source = graph.quantization[graph.input]
     names = [f'    "{c_string(info.name)}",' for info in infos]
     return [
         f"static const char *const names[{len(infos)}] = {{",
@@ -230,6 +231,8 @@ def descriptor(name: str, graph: QuantizedGraph, plan: MemoryPlan, infos: tuple[
         "    .infer_profiled = infer_profiled,",
         f"    .output_scale = {output.scale:.8e}f,",
         f"    .output_zero_point = {output.zero_point},",
+        f"    .input_scale = {source.scale:.8e}f,",
+        f"    .input_zero_point = {source.zero_point},",
         "};",
     ]
 

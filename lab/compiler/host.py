@@ -32,6 +32,8 @@ class ModelStruct(ctypes.Structure):
         ("infer_profiled", ctypes.c_void_p),
         ("output_scale", ctypes.c_float),
         ("output_zero_point", ctypes.c_int32),
+        ("input_scale", ctypes.c_float),
+        ("input_zero_point", ctypes.c_int32),
     )
 
 

@@ -48,4 +48,6 @@ const lab_model_t lab_model = {
     .infer_profiled = infer_profiled,
     .output_scale = 0.00390625f,
     .output_zero_point = -128,
+    .input_scale = 0.25f,
+    .input_zero_point = -3,
 };
