@@ -229,9 +229,9 @@ def descriptor(name: str, graph: QuantizedGraph, plan: MemoryPlan, infos: tuple[
         "    .layer_names = names,",
         "    .infer = infer,",
         "    .infer_profiled = infer_profiled,",
-        f"    .output_scale = {output.scale:.8e}f,",
+        f"    .output_scale = {output.scale:.16e}f,",
         f"    .output_zero_point = {output.zero_point},",
-        f"    .input_scale = {source.scale:.8e}f,",
+        f"    .input_scale = {source.scale:.16e}f,",
         f"    .input_zero_point = {source.zero_point},",
         "};",
     ]
