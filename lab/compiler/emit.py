@@ -9,8 +9,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-import numpy as np
-
 from lab.compiler.model import LayerInfo
 from lab.compiler.planner import INPUT, OUTPUT, MemoryPlan
 from lab.compiler.quantized import Constant, KernelCall, QuantizedGraph, QuantizedNode
