@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
@@ -33,6 +34,11 @@ ARENA_GUARD_BYTES = 16  # MEMORY_ARENA_GUARD_BYTES in firmware/runner/memory.h
 # build that a model cannot fit. The linker has the last word.
 RUNNER_FLASH_BYTES = 8 * 1024
 RUNNER_RAM_BYTES = 23 * 1024
+
+Personality: TypeAlias = Literal["runner", "mlperf"]
+MlperfMode: TypeAlias = Literal["performance", "energy"]
+MlperfModel: TypeAlias = Literal["kws01", "ic01", "vww01", "ad01"]
+MLPERF_BUFFER_BYTES = 96 * 96 * 3  # BUFFER_BYTES in firmware/mlperf/dut.c
 
 _SPEED_FLAGS = "-O2"
 _PACKAGES = {
@@ -62,6 +68,9 @@ class _Board:
 class _Options:
     test_jobs: bool
     sanitize: bool
+    personality: Personality = "runner"
+    mlperf_mode: MlperfMode = "performance"
+    mlperf_model: MlperfModel = "kws01"
 
 
 # ---- public -------------------------------------------------------------------------------------------------------
@@ -73,9 +82,17 @@ def boards() -> tuple[str, ...]:
 
 
 def build(
-    model: CompiledModel, board: str, *, cache: Path, test_jobs: bool = False, sanitize: bool = False
+    model: CompiledModel,
+    board: str,
+    *,
+    cache: Path,
+    test_jobs: bool = False,
+    sanitize: bool = False,
+    personality: Personality = "runner",
+    mlperf_mode: MlperfMode = "performance",
+    mlperf_model: MlperfModel = "kws01",
 ) -> Artifact:
-    """Build the runner with ``model`` for ``board``, or take the image from the cache.
+    """Build the firmware with ``model`` for ``board``, or take the image from the cache.
 
     Args:
         model: the model to link in.
@@ -83,15 +100,20 @@ def build(
         cache: cache folder; may be shared by processes that build at the same time.
         test_jobs: link the jobs that crash, hang and overflow on purpose.
         sanitize: address and undefined-behaviour sanitizers; hosted boards only.
+        personality: ``runner`` speaks ``docs/wire.md``, ``mlperf`` MLPerf Tiny's protocol (``docs/mlperf.md``).
+        mlperf_mode: how that personality tells time: as text, or as edges on the timestamp pin.
+        mlperf_model: which benchmark it says it is; decides on the format of inputs and results.
 
     Raises:
-        ConfigError: no such board, or sanitizers asked for on bare metal.
+        ConfigError: no such board, sanitizers asked for on bare metal, or a model that benchmark cannot feed.
         ToolMissing: cmake, ninja or the compiler is not installed.
         CompileError: the compiler refuses the sources, or the image does not fit the board.
         InfrastructureError: the cache cannot be written.
     """
     described = _read_board(board)
-    options = _Options(test_jobs=test_jobs, sanitize=sanitize)
+    options = _Options(test_jobs, sanitize, personality, mlperf_mode, mlperf_model)
+    if personality == "mlperf":
+        _check_mlperf(model, options)
     if sanitize and described.family != "hosted":
         raise ConfigError(
             f"sanitizers need an operating system, and {board} is bare metal",
@@ -161,11 +183,31 @@ def _read_board(board: str) -> _Board:
     return _Board(board, settings["LAB_TOOLCHAIN"], settings["LAB_CPU_FLAGS"], settings["LAB_BOARD_FAMILY"])
 
 
-def _firmware_files(board: _Board) -> Iterator[Path]:
+def _check_mlperf(model: CompiledModel, options: _Options) -> None:
+    """Refuse what the firmware could only refuse at every command."""
+    if options.test_jobs:
+        raise ConfigError("the test jobs belong to the runner; the MLPerf Tiny personality has none")
+    loaded_bytes = model.input.size * (4 if options.mlperf_model == "ad01" else 1)
+    if loaded_bytes > MLPERF_BUFFER_BYTES:
+        raise ConfigError(
+            f"{options.mlperf_model} loads {loaded_bytes} bytes for the input of {model.name!r}; "
+            f"the device's buffer has {MLPERF_BUFFER_BYTES}"
+        )
+    if options.mlperf_model == "ad01" and model.input.size != model.output.size:
+        raise ConfigError(
+            f"ad01 compares the output with the input, but {model.name!r} has {model.input.size} inputs and "
+            f"{model.output.size} outputs"
+        )
+
+
+def _firmware_files(board: _Board, personality: Personality = "runner") -> Iterator[Path]:
     yield FIRMWARE / "CMakeLists.txt"
     yield FIRMWARE / "toolchains" / f"{board.toolchain}.cmake"
     shared = FIRMWARE / "hosted" if board.family == "hosted" else FIRMWARE / "boards" / "common"
-    for folder in (FIRMWARE / "boards" / board.name, shared, FIRMWARE / "runner", FIRMWARE / "runtime"):
+    folders = [FIRMWARE / "boards" / board.name, shared, FIRMWARE / "runner", FIRMWARE / "runtime"]
+    if personality == "mlperf":
+        folders.append(FIRMWARE / "mlperf")
+    for folder in folders:
         yield from sorted(path for path in folder.rglob("*") if path.suffix in {".c", ".h", ".ld", ".cmake"})
 
 
@@ -178,7 +220,7 @@ def _digest(model: CompiledModel, board: _Board, options: _Options, toolchain: s
 
     for name, text in sorted(model.sources.items()):
         add(f"model/{name}", text.encode())
-    for path in _firmware_files(board):
+    for path in _firmware_files(board, options.personality):
         add(str(path.relative_to(FIRMWARE)), path.read_bytes())
     add("board", board.name.encode())
     add("options", repr(options).encode())
@@ -335,6 +377,9 @@ def _compile(
         "LAB_BUILD_ID": build_id,
         "LAB_TEST_JOBS": "ON" if options.test_jobs else "OFF",
         "LAB_SANITIZE": "ON" if options.sanitize else "OFF",
+        "LAB_PERSONALITY": options.personality,
+        "LAB_MLPERF_MODE": options.mlperf_mode,
+        "LAB_MLPERF_MODEL": options.mlperf_model,
     }
     configure = [str(cmake), "-G", "Ninja", "-S", str(FIRMWARE), "-B", str(objects)]
     _run(configure + [f"-D{key}={value}" for key, value in settings.items()], model, board)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds and runs the fuzz targets: run.sh <target: frames|session> <seconds, or runs as -runs=N> [build folder]
+# Builds and runs the fuzz targets: run.sh <target: frames|session|mlperf> <seconds, or runs as -runs=N> [build folder]
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 target=$1
@@ -15,12 +15,15 @@ case $target in
     frames) sources="$here/fuzz_frames.c $runner/wire.c $runner/cbor.c $runner/crc32.c" ;;
     session) sources="$here/fuzz_session.c $runner/wire.c $runner/cbor.c $runner/crc32.c $runner/session.c
                       $runner/blob.c $runner/jobs.c $runner/job_infer.c $runner/memory.c $runner/region.c" ;;
-    *) echo "no fuzz target '$target': frames, session" >&2; exit 2 ;;
+    mlperf) mlperf="$here/../mlperf"
+            sources="$here/fuzz_mlperf.c $mlperf/dut.c $mlperf/benchmark.c $mlperf/text.c
+                     $mlperf/timestamp_performance.c $runner/memory.c" ;;
+    *) echo "no fuzz target '$target': frames, session, mlperf" >&2; exit 2 ;;
 esac
 # shellcheck disable=SC2086 # a list of files
 clang -std=c99 -g -O1 -Wall -Wextra -Werror -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-    -DLAB_BUILD_ID='"0000000000000000"' -I "$runner" -I "$here/../runtime" -I "$here/model" \
-    $sources -o "$build/fuzz-$target"
+    -DLAB_BUILD_ID='"0000000000000000"' -DLAB_MLPERF_MODEL=ad01 -I "$runner" -I "$here/../runtime" \
+    -I "$here/../mlperf" -I "$here/model" $sources -lm -o "$build/fuzz-$target"
 # A corpus folder of its own keeps the seeds as they are.
 exec "$build/fuzz-$target" "$limit" -max_len=4096 -timeout=20 -artifact_prefix="$build/findings/" \
     "$build/corpus-$target" "$here/seeds/$target"

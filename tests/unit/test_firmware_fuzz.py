@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "firmware" / "fuzz" / "run.sh"
-RUNS = {"frames": 100_000, "session": 30_000}
+RUNS = {"frames": 100_000, "session": 30_000, "mlperf": 30_000}
 
 
 @pytest.mark.parametrize("target", RUNS)
