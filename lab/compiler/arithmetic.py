@@ -20,12 +20,29 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
     Raises:
         ValueError: ``real`` is not in (0, 1) after rounding to 31 bits.
     """
+    q31, shift = split_multiplier(real)
+    if shift < 0:
+        raise ValueError(f"a requantisation multiplier must be in (0, 1), got {real!r}")
+    return q31, shift
+
+
+def split_multiplier(real: float) -> tuple[int, int]:
+    """``QuantizeMultiplier``: split any positive ``real`` into ``q31 · 2^-31 · 2^-shift``, ties away from zero.
+
+    Returns:
+        ``(q31, shift)``, ``shift`` negative where ``real`` ≥ 1; ``(0, 0)`` where ``real`` is below 2^-32.
+
+    Raises:
+        ValueError: ``real`` is not finite and positive, or 2^30 or more.
+    """
+    if not 0 < real < math.inf:
+        raise ValueError(f"a requantisation multiplier must be positive and finite, got {real!r}")
     fraction, exponent = math.frexp(real)
-    q31 = round(fraction * (1 << 31))
+    q31 = math.floor(fraction * (1 << 31) + 0.5)
     if q31 == 1 << 31:
         q31, exponent = q31 // 2, exponent + 1
-    if real <= 0 or exponent > 0:
-        raise ValueError(f"a requantisation multiplier must be in (0, 1), got {real!r}")
+    if exponent > 30:
+        raise ValueError(f"a requantisation multiplier must be below 2^30, got {real!r}")
     return (q31, -exponent) if exponent >= -31 else (0, 0)
 
 
@@ -52,3 +69,12 @@ def rounding_divide_by_power_of_two(x: torch.Tensor, exponent: torch.Tensor) -> 
 def requantize(accumulator: torch.Tensor, multiplier: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """``MultiplyByQuantizedMultiplier`` for multipliers below one; broadcasts over the last (channel) dimension."""
     return rounding_divide_by_power_of_two(rounding_doubling_high_mul(accumulator, multiplier), shift)
+
+
+def rescale(accumulator: torch.Tensor, multiplier: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """``MultiplyByQuantizedMultiplier`` for any multiplier: ``shift`` is positive to the right, negative to the left.
+
+    What a left shift brings beyond int32 saturates (TFLite leaves it undefined).
+    """
+    raised = torch.bitwise_left_shift(accumulator, (-shift).clamp(min=0)).clamp(-(1 << 31), (1 << 31) - 1)
+    return rounding_divide_by_power_of_two(rounding_doubling_high_mul(raised, multiplier), shift.clamp(min=0))

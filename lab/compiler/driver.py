@@ -25,14 +25,29 @@ def compile_module(
     arena_limit_bytes: int | None,
 ) -> tuple[CompiledModel, QuantizedGraph]:
     """See :func:`lab.compiler.compile_with_reference`."""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise CompileError(f"model name {name!r} is not a C identifier", hint="use letters, digits and underscores")
+    check_name(name)
     graph = lower(capture(module, example))
     quantized = quantize(graph, to_nhwc(calibration.detach()))
+    return compile_quantized(quantized, name, arena_limit_bytes), quantized
+
+
+def check_name(name: str) -> None:
+    """Refuse names of models that are no C identifiers."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise CompileError(f"model name {name!r} is not a C identifier", hint="use letters, digits and underscores")
+
+
+def compile_quantized(quantized: QuantizedGraph, name: str, arena_limit_bytes: int | None) -> CompiledModel:
+    """Plan and emit an int8 graph, wherever it came from.
+
+    Raises:
+        CompileError: no C identifier, a model that computes nothing, or an arena larger than the limit.
+    """
+    check_name(name)
     plan = plan_memory(quantized)
     check_limit(quantized, plan, arena_limit_bytes)
     sources = emit(name, quantized, plan)
-    compiled = CompiledModel(
+    return CompiledModel(
         name=name,
         sources=sources,
         input=tensor_spec(quantized, quantized.input),
@@ -43,7 +58,6 @@ def compile_module(
         lower_bound_bytes=plan.lower_bound_bytes,
         digest=digest(sources),
     )
-    return compiled, quantized
 
 
 def tensor_spec(graph: QuantizedGraph, value: str) -> TensorSpec:

@@ -61,10 +61,12 @@ class Operator(ABC):
     Attributes:
         kind: name in layer tables (``conv2d``).
         keeps_scale: the output takes the quantisation of the first input.
+        output_quantization: (scale, zero point) of the output where the operator prescribes it.
     """
 
     kind: ClassVar[str]
     keeps_scale: ClassVar[bool] = False
+    output_quantization: ClassVar[tuple[float, int] | None] = None
 
     @abstractmethod
     def output_shape(self, inputs: Sequence[Shape]) -> Shape:

@@ -37,6 +37,8 @@ def output_affine(graph: Graph, node: Node, inputs: list[Affine], seen: Histogra
     """Quantisation of a node's output."""
     if node.operator.keeps_scale:
         return inputs[0]
+    if node.operator.output_quantization is not None:
+        return Affine(*node.operator.output_quantization)
     minimum = node.operator.minimum_output_scale(inputs)
     if node.output == graph.output:
         # Scores are compared with each other: clipping the largest could tie two classes.

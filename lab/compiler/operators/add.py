@@ -35,7 +35,7 @@ class Add(Operator):
     def minimum_output_scale(self, inputs: Sequence[Affine]) -> float:
         return 2.0 * max(affine.scale for affine in inputs) / 2.0 ** (LEFT_SHIFT - 1)
 
-    def quantize(self, inputs: Sequence[Affine], output: Affine) -> QuantizedOperator:
+    def quantize(self, inputs: Sequence[Affine], output: Affine) -> QuantizedAdd:
         common = 2.0 * max(affine.scale for affine in inputs)
         return QuantizedAdd(
             inputs=(inputs[0], inputs[1]),
