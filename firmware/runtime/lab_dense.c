@@ -1,5 +1,6 @@
 #include "lab_dense.h"
 
+#include "lab_dot.h"
 #include "lab_requantize.h"
 
 /* The 4 products of inputs x rows x outputs at position i; written out because compilers keep the loop at -O2. */
@@ -52,34 +53,6 @@ static void dot_2x2(const int8_t *x0, const int8_t *x1, const int8_t *w0, const 
     }
 }
 
-/* sums[output] += row . weights[output] for one row and four outputs. */
-static void dot_1x4(const int8_t *x, const int8_t *w0, int32_t count, int32_t *result)
-{
-    int32_t sums[4] = {result[0], result[1], result[2], result[3]};
-    const int8_t *w1 = w0 + count;
-    const int8_t *w2 = w1 + count;
-    const int8_t *w3 = w2 + count;
-    const int8_t *const end = x + count;
-    while (x != end) {
-        const int32_t a = *x++;
-        sums[0] += a * *w0++;
-        sums[1] += a * *w1++;
-        sums[2] += a * *w2++;
-        sums[3] += a * *w3++;
-    }
-    for (int32_t i = 0; i < 4; i++) {
-        result[i] = sums[i];
-    }
-}
-
-static int32_t dot(const int8_t *x, const int8_t *w, int32_t count, int32_t sum)
-{
-    for (int32_t i = 0; i < count; i++) {
-        sum += x[i] * w[i];
-    }
-    return sum;
-}
-
 void lab_dense_row(const lab_dense_t *dense, const int8_t *row, int8_t *output)
 {
     const lab_requantization_t how = requantization(dense);
@@ -88,14 +61,14 @@ void lab_dense_row(const lab_dense_t *dense, const int8_t *row, int8_t *output)
     int32_t o = 0;
     for (; o + 3 < dense->outputs; o += 4) {
         int32_t sums[4] = {dense->bias[o], dense->bias[o + 1], dense->bias[o + 2], dense->bias[o + 3]};
-        dot_1x4(row, weights, inputs, sums);
+        lab_dot_1x4(row, weights, inputs, sums);
         weights += 4 * inputs;
         for (int32_t i = 0; i < 4; i++) {
             output[o + i] = lab_requantize_int8(how, sums[i], o + i);
         }
     }
     for (; o < dense->outputs; o++) {
-        output[o] = lab_requantize_int8(how, dot(row, weights, inputs, dense->bias[o]), o);
+        output[o] = lab_requantize_int8(how, lab_dot(row, weights, inputs, dense->bias[o]), o);
         weights += inputs;
     }
 }
@@ -119,7 +92,7 @@ void lab_dense_two_rows(const lab_dense_t *dense, const int8_t *row0, const int8
         }
     }
     if (o < dense->outputs) {
-        output0[o] = lab_requantize_int8(how, dot(row0, weights, inputs, dense->bias[o]), o);
-        output1[o] = lab_requantize_int8(how, dot(row1, weights, inputs, dense->bias[o]), o);
+        output0[o] = lab_requantize_int8(how, lab_dot(row0, weights, inputs, dense->bias[o]), o);
+        output1[o] = lab_requantize_int8(how, lab_dot(row1, weights, inputs, dense->bias[o]), o);
     }
 }

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lab.compiler.arithmetic import split_multiplier
+from lab.compiler.arithmetic import rescale, split_multiplier
 from lab.compiler.graph import Float32Array, Graph, Node, Operator, Shape, Source
 from lab.compiler.model import FloatArray
 from lab.compiler.operators.conv2d import Conv2d, QuantizedConv2d
 from lab.compiler.operators.depthwise_conv2d import MAXIMUM_TAPS, DepthwiseConv2d, QuantizedDepthwiseConv2d
+from lab.compiler.operators.fully_connected import QuantizedFullyConnected, exact_multiplier
 from lab.compiler.operators.general_conv2d import GeneralConv2d, Lattice, QuantizedGeneralConv2d
+from lab.compiler.operators.geometry import Window
 from lab.compiler.operators.linear import QuantizedLinear
 from lab.compiler.operators.reshape import QuantizedReshape, Reshape
 from lab.compiler.operators.weights import ACCUMULATOR_LIMIT, QuantizedWeights
@@ -195,29 +197,45 @@ class LayerNumbers:
             raise Refusal(str(error)) from error
         return np.array([pair[0] for pair in pairs], np.int32), np.array([pair[1] for pair in pairs], np.int8)
 
-    def reach(self) -> int:
-        """Largest magnitude a sum can take.
+    def reaches(self) -> npt.NDArray[np.int64]:
+        """Largest magnitude that the sums of each output can take.
 
         Raises:
             Refusal: it does not fit int32.
         """
         sums = 255 * np.abs(self.weight.astype(np.int64)).reshape(len(self.weight), -1).sum(axis=1)
-        reach = int((sums + np.abs(self.bias.astype(np.int64))).max())
-        if reach >= INT32_LIMIT:
-            raise Refusal(f"sums can reach {reach} and overflow int32")
-        return reach
+        reaches: npt.NDArray[np.int64] = sums + np.abs(self.bias.astype(np.int64))
+        if int(reaches.max()) >= INT32_LIMIT:
+            raise Refusal(f"sums can reach {int(reaches.max())} and overflow int32")
+        return reaches
 
     def fast(self) -> QuantizedWeights | None:
         """For the fast kernels; ``None`` where a multiplier is one or more, or sums come near to int32's end."""
         multiplier, shift = self.split()
-        if self.reach() >= ACCUMULATOR_LIMIT or int(shift.min()) < 0:
+        weight, bias = self.weight.copy(), self.bias.copy()
+        for channel in np.flatnonzero(self.reaches() >= ACCUMULATOR_LIMIT).tolist():
+            # A dead channel of the float model: no weights, and a bias that the converter cut off at ±2^30.
+            value = self.constant_value(channel)
+            if value is None:
+                return None
+            weight[channel], bias[channel], multiplier[channel], shift[channel] = 0, value, INT32_LIMIT - 1, 0
+        if int(shift.min()) < 0:
             return None
-        shifts = shift.astype(np.uint8)
-        return QuantizedWeights(self.weight, self.bias, multiplier, shifts, self.input, self.output, *self.bounds)
+        return QuantizedWeights(weight, bias, multiplier, shift.astype(np.uint8), self.input, self.output, *self.bounds)
+
+    def constant_value(self, channel: int) -> int | None:
+        """What a channel yields before the zero point is added, if that is the same for all inputs."""
+        multiplier, shift = self.split()
+        swing = 255 * int(np.abs(self.weight[channel].astype(np.int64)).sum())
+        ends = torch.tensor([int(self.bias[channel]) - swing, int(self.bias[channel]) + swing])
+        scaled = rescale(ends, torch.tensor(int(multiplier[channel])), torch.tensor(int(shift[channel])))
+        zero = self.output.zero_point
+        low, high = ((scaled + zero).clamp(*self.bounds) - zero).tolist()
+        return int(low) if low == high else None
 
     def general(self, lattice: Lattice) -> QuantizedGeneralConv2d:
         """For the kernel that takes everything."""
-        self.reach()
+        self.reaches()
         multiplier, shift = self.split()
         weight = self.weight if self.weight.ndim == 4 else self.weight[:, None, None, :]
         return QuantizedGeneralConv2d(
@@ -225,10 +243,34 @@ class LayerNumbers:
         )
 
 
-def quantized_linear(numbers: LayerNumbers, pointwise: Lattice) -> QuantizedOperator:
-    """The int8 operator of a fully connected layer."""
+def quantized_linear(numbers: LayerNumbers) -> QuantizedOperator:
+    """The int8 operator of a fully connected layer that rounds twice, as convolutions do."""
     fast = numbers.fast()
-    return numbers.general(pointwise) if fast is None else QuantizedLinear(fast)
+    return numbers.general(Lattice(Window((1, 1), (1, 1)))) if fast is None else QuantizedLinear(fast)
+
+
+def quantized_fully_connected(numbers: LayerNumbers) -> QuantizedOperator:
+    """The int8 operator of a fully connected layer that rounds once, as LiteRT's does.
+
+    Raises:
+        Refusal: no 31-bit multiplier reproduces the float64 product.
+    """
+    zero = numbers.output.zero_point
+    values = (numbers.bounds[0] - zero, numbers.bounds[1] - zero)
+    reaches = numbers.reaches().tolist()
+    try:
+        if len(set(numbers.multipliers)) == 1:
+            pairs = [exact_multiplier(numbers.multipliers[0], values, max(reaches))] * len(reaches)
+        else:
+            each = zip(numbers.multipliers, reaches, strict=True)
+            pairs = [exact_multiplier(real, values, reach) for real, reach in each]
+    except ValueError as error:
+        raise Refusal(str(error)) from error
+    multiplier = np.array([pair[0] for pair in pairs], np.int32)
+    shift = np.array([pair[1] for pair in pairs], np.uint8)
+    return QuantizedFullyConnected(
+        numbers.weight, numbers.bias, multiplier, shift, numbers.input, numbers.output, numbers.bounds
+    )
 
 
 def is_depthwise(weight_shape: Sequence[int], lattice: Lattice, channels: int) -> bool:

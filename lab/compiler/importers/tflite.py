@@ -22,7 +22,7 @@ from lab.compiler.importers.assembly import (
     check_shape,
     float_conv2d,
     quantized_conv2d,
-    quantized_linear,
+    quantized_fully_connected,
     refuse_all,
 )
 from lab.compiler.importers.tflite_file import ModelData, OperatorData, TensorData, read_model
@@ -41,7 +41,6 @@ from lab.compiler.operators.softmax import OUTPUT, QuantizedSoftmax, Softmax
 from lab.compiler.quantized import Affine, QuantizedGraph, QuantizedOperator
 from lab.errors import CompileError
 
-POINTWISE = Lattice(Window((1, 1), (1, 1)))
 SAME = 0
 CLAMPS = {0: None, 1: Clamp(0.0, math.inf), 2: Clamp(-1.0, 1.0), 3: Clamp(0.0, 6.0)}
 """``ActivationFunctionType`` of the schema: NONE, RELU, RELU_N1_TO_1, RELU6."""
@@ -378,22 +377,16 @@ def read_fully_connected(step: Step) -> None:
         return
     scales = weight_scales(tensor, 0)
     source, target = step.input_affine(0), affine_of(step.output)
-    if len(tensor.scales) == 1:
-        # TFLite multiplies the two scales in float32 here, and only here.
-        product = float(np.float32(source.scale) * np.float32(tensor.scales[0]))
-        multipliers = [product / target.scale] * outputs
-    else:
-        multipliers = [source.scale * float(scale) / target.scale for scale in scales]
     numbers = LayerNumbers(
         weight=int8_constant(tensor),
         bias=bias_of(step, outputs),
         weight_scales=scales,
-        multipliers=multipliers,
+        multipliers=[source.scale * float(scale) / target.scale for scale in scales],
         input=source,
         output=target,
         bounds=clamp_bounds(target, activation),
     )
-    integer = quantized_linear(numbers, POINTWISE)
+    integer = quantized_fully_connected(numbers)
     step.add("linear", Linear(numbers.real_weight(), numbers.real_bias(), activation), lambda _: integer, [flat])
 
 
