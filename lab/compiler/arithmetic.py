@@ -20,7 +20,7 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
     Raises:
         ValueError: ``real`` is not in (0, 1) after rounding to 31 bits.
     """
-    q31, shift = split_multiplier(real)
+    q31, shift = split_multiplier(real) if 0 < real < 1 else (0, -1)
     if shift < 0:
         raise ValueError(f"a requantisation multiplier must be in (0, 1), got {real!r}")
     return q31, shift
