@@ -13,6 +13,7 @@ import click
 from lab.bench import Bench
 from lab.errors import LabError
 from lab.inventory import Device
+from lab.mlperf.command import mlperf
 from lab.paths import cache_dir, default_config, reports_dir, store_dir
 from lab.units import format_quantity
 
@@ -166,6 +167,9 @@ def console(config: Path, device: str, workload: str, seconds: float | None) -> 
             click.echo(line)
     except KeyboardInterrupt:
         click.echo("")
+
+
+main.add_command(mlperf)
 
 
 def _held(entry: Device) -> contextlib.AbstractContextManager[object]:

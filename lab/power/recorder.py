@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
@@ -51,22 +53,27 @@ class Recorder:
     ) -> None:
         self._end_thread()
 
-    def finish(self, windows: int, quiet_s: float, stall_s: float = 10.0) -> SampleBlock:
+    def finish(
+        self, windows: int, quiet_s: float, stall_s: float = 10.0, limit_s: float = math.inf
+    ) -> SampleBlock:
         """Wait until the stream holds all marker windows and the quiet time after the last one, then stop.
 
         Args:
             windows: how many marker windows the job made.
             quiet_s: quiet time after the last window, seconds of the meter's clock.
             stall_s: give up waiting when nothing new came for so long; what is missing is for the caller to judge.
+            limit_s: give up after so long in any case; a real meter's stream never ends by itself.
 
         Raises:
             MeterError: the meter failed; :meth:`samples` still has what came before.
         """
+        deadline = time.monotonic() + limit_s
         wanted = max(0, int(quiet_s * self._meter.info.sample_rate_hz) - 2)
         with self._progress:
             while self._failure is None and (self._falling < windows or self._after_last < wanted):
                 before = len(self._blocks)
-                if not self._progress.wait(stall_s) and len(self._blocks) == before:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or (not self._progress.wait(min(stall_s, left_s)) and len(self._blocks) == before):
                     break
         return self.stop()
 

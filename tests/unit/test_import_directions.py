@@ -20,6 +20,7 @@ _RANKS = {
     "lab.cli": 6,
     "lab.__main__": 6,
     "lab.runs": 5,
+    "lab.mlperf": 5,
     "lab.console": 5,
     "lab.reporting": 5,
     "lab.workloads": 4,

@@ -1,0 +1,102 @@
+"""``lab mlperf``: the command line of this package. Light to import; what is heavy is imported when a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lab.errors import LabError
+from lab.mlperf.benchmarks import IDS, Mode, benchmark
+from lab.paths import reports_dir, store_dir
+from lab.units import format_quantity
+
+if TYPE_CHECKING:
+    from lab.power.base import Meter
+    from measurements.record import Run
+
+# An emulator runs as fast as the host lets it; only its own clock counts.
+EMULATED_INFER_S = 600.0
+
+
+@click.group("mlperf")
+def mlperf() -> None:
+    """MLPerf Tiny: be the runner of any firmware that speaks the benchmark's serial protocol."""
+
+
+@mlperf.command()
+@click.option("--port", required=True, help="The device's serial port: path or URL.")
+@click.option("--model", required=True, type=click.Choice(IDS), help="The benchmark the device must say it is.")
+@click.option("--mode", default="performance", show_default=True, help="What to measure.",
+              type=click.Choice(["performance", "accuracy", "energy"]))  # fmt: skip
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the labelled set (y_labels.csv, files).")
+@click.option("--emulated", is_flag=True, help="The port is an emulator's: its clock is virtual.")
+@click.option("--baud", type=click.IntRange(1), help="Bits per second (default: 115200, in energy mode 9600).")
+@click.option("--infer-timeout", "infer_s", type=click.FloatRange(0.1), help="Seconds one `infer` may take (30).")
+@click.option("--meter-port", help="Energy mode: serial port of the PPK2.")
+@click.option("--voltage", type=float, default=3.3, show_default=True, help="Energy mode: supply of the device.")
+@click.option("--edge-input", type=click.IntRange(0, 7), default=0, show_default=True,
+              help="Energy mode: logic input on the timestamp pin.")  # fmt: skip
+def run(
+    port: str,
+    model: str,
+    mode: Mode,
+    data: Path | None,
+    emulated: bool,
+    baud: int | None,
+    infer_s: float | None,
+    meter_port: str | None,
+    voltage: float,
+    edge_input: int,
+) -> None:
+    """Run a mode of the benchmark with its rules enforced; results go to the store, a report is written.
+
+    Exit status 1 where a rule is broken, the device fails or the bench does.
+    """
+    from lab.mlperf.client import INFER_S
+    from lab.mlperf.session import Request
+    from lab.mlperf.session import run as run_benchmark
+    from lab.reporting import mirror, new_session_id, report_session
+    from measurements.store import Store
+
+    request = Request(
+        port=port,
+        benchmark=benchmark(model),
+        mode=mode,
+        data=data,
+        emulated=emulated,
+        baud=baud,
+        infer_s=infer_s or (EMULATED_INFER_S if emulated else INFER_S),
+        meter=_meter(meter_port, voltage, emulated) if mode == "energy" else None,
+        edge_input=edge_input,
+    )
+    session_id = new_session_id()
+    failure: LabError | None = None
+    with Store(store_dir()) as store:
+        try:
+            _print(run_benchmark(request, store, session_id))
+        except LabError as error:
+            failure = error
+    page = report_session(store_dir(), session_id, reports_dir())
+    if page is not None:
+        click.echo(f"report: {page}")
+    if told := mirror(store_dir()):
+        click.echo(told)
+    if failure is not None:
+        raise failure
+
+
+def _meter(port: str | None, voltage_v: float, emulated: bool) -> Meter | None:
+    from lab.power.ppk2 import Ppk2
+
+    return None if port is None else Ppk2(port, voltage_v=voltage_v, emulated=emulated)
+
+
+def _print(done: Run) -> None:
+    click.echo(f"{done.provenance.device}: {done.provenance.workload} {done.provenance.variant}: valid")
+    for record in done.records:
+        value = format_quantity(record.median, record.unit)
+        click.echo(f"  {record.region:10} {record.metric:12} median {value}  n={record.n} {record.source}")
+    for note in done.detail.notes:
+        click.echo(f"  {note}")
