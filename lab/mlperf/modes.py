@@ -29,7 +29,6 @@ _AIM = 1.05
 _LARGEST_STEP = 1000
 _ADAPTATIONS = 8
 _TIMESTAMPS = 2
-_QUIET_S = 1e-3
 # The stream lags behind the device's last line by what is buffered.
 _EDGES_S = 30.0
 
@@ -145,12 +144,12 @@ def run_energy(
     def measure(count: int, warmups: int) -> Window:
         with Recorder(meter, edge_input) as recorder:
             inference = _infer(dut, benchmark, count, warmups)
-            samples = recorder.finish(windows=_TIMESTAMPS, quiet_s=_QUIET_S, limit_s=_EDGES_S)
-        if inference.laps_us:
-            raise WorkloadError(
-                "the device prints its timestamps (m-lap-us-…), so it is not in energy mode",
-                hint="build its firmware for energy mode, or run --mode performance",
-            )
+            if inference.laps_us:
+                raise WorkloadError(
+                    "the device prints its timestamps (m-lap-us-…), so it is not in energy mode",
+                    hint="build its firmware for energy mode, or run --mode performance",
+                )
+            samples = recorder.finish(windows=_TIMESTAMPS, quiet_s=0.0, limit_s=_EDGES_S)
         info = meter.info
         trace = MeteredTrace(samples, 1.0 / info.sample_rate_hz, info.voltage_v)
         window = energy_window(trace, count, edge_input)
