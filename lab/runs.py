@@ -203,6 +203,10 @@ class _Attempt:
         outputs = _outputs(self._main, job.count, self._deployment.prepared.model.output.size)
         self._run_metered(job)
         self._run_layers(job)
+        for figure in prepared.figures:
+            record = make_record("run", figure.metric, figure.unit, "modelled", [figure.value], note=figure.note)
+            self._records.append(record)
+        self._records += _per_mac(self._records, prepared.model.macs)
         scores = _check(prepared, outputs, job)
         for score in scores:
             self._records.append(make_record("run", score.metric, score.unit, self._source, [score.value]))
@@ -430,6 +434,15 @@ def _with_counts(layer: Layer, cycles: float | None, count: RegionCount | None) 
     return replace(
         layer, cycles=cycles, instructions=count.instructions, loads=count.loads, stores=count.stores
     )
+
+
+def _per_mac(records: list[Record], macs: int) -> list[Record]:
+    """Instructions of an inference per multiply-accumulate, where instructions were counted."""
+    return [
+        make_record("inference", "instructions_per_mac", "instructions/MAC", record.source, [record.median / macs])
+        for record in records
+        if (record.region, record.metric) == ("inference", "instructions") and macs
+    ]
 
 
 def _count_records(counts: list[RegionCount]) -> list[Record]:

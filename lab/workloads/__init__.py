@@ -12,18 +12,23 @@ from lab.workloads.base import Workload
 _REGISTRY = {
     "spoken-digits": "lab.workloads.inference.spoken_digits",
 }
+_MODEL_FILES = (".tflite", ".onnx")
 
 
 def get(workload_id: str) -> Workload:
-    """The workload of this id.
+    """The workload of this id, or the one that runs the model file of this path (``.tflite``, ``.onnx``).
 
     Raises:
         ConfigError: there is none; names the nearest.
     """
+    if workload_id.endswith(_MODEL_FILES):
+        model_file: Workload = import_module("lab.workloads.inference.model_file").ModelFile(workload_id)
+        return model_file
     if workload_id not in _REGISTRY:
         near = difflib.get_close_matches(workload_id, _REGISTRY, n=1)
         raise ConfigError(
-            f"there is no workload '{workload_id}'; there are: {', '.join(sorted(_REGISTRY))}",
+            f"there is no workload '{workload_id}'; there are: {', '.join(sorted(_REGISTRY))}, and model files "
+            f"({', '.join(_MODEL_FILES)}) by path",
             hint=f"did you mean '{near[0]}'?" if near else "`lab workloads` lists them",
         )
     workload: Workload = import_module(_REGISTRY[workload_id]).WORKLOAD

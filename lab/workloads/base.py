@@ -44,6 +44,20 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A figure the preparation knows (a plan, a published value); recorded as modelled, with the note.
+
+    Attributes:
+        metric, value, unit, note: as in :class:`measurements.record.Record`.
+    """
+
+    metric: str
+    value: float
+    unit: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A workload made ready on the host.
 
@@ -58,6 +72,7 @@ class Prepared:
         check: takes the device's outputs (int8, (count, output bytes)), raises :class:`lab.errors.WorkloadError`
             when they are not acceptable and returns the scores.
         facts: sentences for the report (reference accuracy, bounds).
+        figures: what is recorded beside the measurements.
     """
 
     model: CompiledModel
@@ -68,6 +83,7 @@ class Prepared:
     parameters: Mapping[str, str]
     check: Callable[[Int8Array], list[Score]]
     facts: tuple[str, ...] = field(default=())
+    figures: tuple[Figure, ...] = ()
 
 
 class Workload(Protocol):

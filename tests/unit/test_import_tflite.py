@@ -303,6 +303,7 @@ def network(rng: np.random.Generator, *, dead_channel: bool = False) -> bytes:
         bias("b3", 5),
         Tensor("g", [1, 5], scales=[0.1], zero_points=[10]),
         Tensor("y", [1, 5], scales=[1 / 256], zero_points=[-128]),
+        bias("b2", 4),
     ]
     if dead_channel and tensors[1].value is not None and tensors[2].value is not None:
         tensors[1].value[2] = 0
@@ -313,7 +314,7 @@ def network(rng: np.random.Generator, *, dead_channel: bool = False) -> bytes:
         Operator("CONV_2D", [0, 1, 2], [3], {**conv, "FusedActivationFunction": 1}),
         Operator("DEPTHWISE_CONV_2D", [3, 4, 5], [6], {**conv, "DepthMultiplier": 1}),
         Operator("ADD", [3, 6], [7]),
-        Operator("CONV_2D", [7, 8], [9], conv),
+        Operator("CONV_2D", [7, 8, 17], [9], conv),
         Operator("AVERAGE_POOL_2D", [9], [10], pool),
         Operator("RESHAPE", [10, 11], [12]),
         Operator("FULLY_CONNECTED", [12, 13, 14], [15]),
