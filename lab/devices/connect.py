@@ -69,7 +69,7 @@ def emulated_target(entry: Entry, cache: Path, marker_socket: Path | None = None
 def _emulated_mcu(entry: Entry, cache: Path, stack: ExitStack) -> Mcu:
     features = {*entry.features, "counts"} if plugin_path(cache).exists() else set(entry.features)
     identity = Identity(entry.name, entry.board.kind, "emulated", qemu_version(), frozenset(features))
-    meter = _emulated_meter(entry, stack) if entry.meter is not None else None
+    meter = emulated_meter(entry, stack) if entry.meter is not None else None
     target = emulated_target(entry, cache, None if meter is None else meter.marker_path)
     if meter is None:
         return Mcu(identity, target)
@@ -77,7 +77,13 @@ def _emulated_mcu(entry: Entry, cache: Path, stack: ExitStack) -> Mcu:
     return Mcu(identity, target, lambda: Ppk2(port, voltage_v=entry.meter_voltage_v, emulated=True))
 
 
-def _emulated_meter(entry: Entry, stack: ExitStack) -> EmulatedPpk2:
+def emulated_meter(entry: Entry, stack: ExitStack) -> EmulatedPpk2:
+    """The emulated meter of an entry, started; ends with ``stack``.
+
+    Raises:
+        ConfigError: the board has no energy model.
+        EmulatorError: the meter does not start.
+    """
     board = entry.board
     if board.energy_model is None:
         raise ConfigError(f"{entry.origin}: board {board.kind!r} has no energy_model for an emulated meter")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,10 +11,11 @@ import click
 
 from lab.errors import LabError
 from lab.mlperf.benchmarks import IDS, Mode, benchmark
-from lab.paths import reports_dir, store_dir
+from lab.paths import cache_dir, reports_dir, store_dir
 from lab.units import format_quantity
 
 if TYPE_CHECKING:
+    from lab.build import MlperfMode, MlperfModel
     from lab.power.base import Meter
     from measurements.record import Run
 
@@ -85,6 +88,29 @@ def run(
         click.echo(told)
     if failure is not None:
         raise failure
+
+
+@mlperf.command()
+@click.argument("model_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--device", default="m4f", show_default=True, help="An emulated microcontroller of the bench.")
+@click.option("--model", required=True, type=click.Choice(IDS), help="The benchmark the device says it is.")
+@click.option("--mode", default="performance", show_default=True, help="How the device tells time.",
+              type=click.Choice(["performance", "energy"]))  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(0), help="Stop after so long (default: until Ctrl-C).")
+@click.pass_obj
+def serve(
+    config: Path, model_file: Path, device: str, model: MlperfModel, mode: MlperfMode, seconds: float | None
+) -> None:
+    """Run MODEL_FILE on an emulated board that speaks MLPerf Tiny's protocol on a PTY, and say which."""
+    from lab.bench import Bench
+    from lab.mlperf.serve import served
+
+    with served(Bench.load(config).get(device), model_file, model, mode, cache_dir()) as board:
+        click.echo(f"port {board.port}")
+        if board.meter_port is not None:
+            click.echo(f"meter {board.meter_port}, timestamp pin on logic input 1")
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait(seconds)
 
 
 def _meter(port: str | None, voltage_v: float, emulated: bool) -> Meter | None:

@@ -233,7 +233,7 @@ class _Attempt:
             emulator="the user says that the port is an emulator's" if request.emulated else "",
             meter="" if meter is None else f"{'emulated ' if meter.emulated else ''}{meter.kind} ({meter.identity})",
             meter_uncertainty=0.0 if meter is None else meter.relative_uncertainty,
-            energy_model="",
+            energy_model="that of the emulated meter" if meter is not None and meter.emulated else "",
             workload=f"mlperf-tiny/{request.benchmark.id}",
             variant=request.mode,
             parameters=self._parameters(),
