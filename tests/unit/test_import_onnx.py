@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from helpers.onnx_builder import Builder
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,9 +55,9 @@ def int8(rng: np.random.Generator, *shape: int) -> npt.NDArray[np.int8]:
 
 
 def assert_one_rounding(off: npt.NDArray[np.float64]) -> None:
-    """Float32 sums of the evaluator can fall on the other side of a half; nothing more."""
+    """Results of linear layers: only what lies on a half can be rounded to the other side."""
     assert off.max() <= 1.001
-    assert np.sum(off > 0.001) <= max(3, 0.02 * off.size)
+    assert np.sum(off > 0.001) <= max(2, 0.02 * off.size)
 
 
 @given(SEEDS, st.sampled_from([np.int8, np.uint8]))
@@ -86,7 +87,8 @@ def test_convolution(tmp_path_factory: pytest.TempPathFactory, seed: int, dtype:
     output = build.quantized(value, 0.07, -100 if dtype is np.int8 else 28, dtype)
     model = build.model([1, channels, 7, 8], output, 0)
     samples = rng.normal(0, 2, (SAMPLES, channels, 7, 8)).astype(np.float32)
-    assert_one_rounding(steps_off(model, samples, tmp_path_factory.mktemp("conv")))
+    # Two roundings: a step beside the nearest value is possible wherever a channel comes near to a half.
+    assert steps_off(model, samples, tmp_path_factory.mktemp("conv")).max() <= 1.001
 
 
 @given(SEEDS, st.booleans())
@@ -153,20 +155,40 @@ def qdq_network(rng: np.random.Generator) -> onnx.ModelProto:
     return build.model([1, 3, 8, 8], output, 5)
 
 
-def test_network_in_c_equals_the_evaluator(tmp_path: Path) -> None:
+def test_network_in_c_equals_the_evaluator_layer_by_layer(tmp_path: Path) -> None:
+    """Every layer on the evaluator's own inputs, so that a step in one is not counted again in the next."""
+    from onnx.reference import ReferenceEvaluator
+
     rng = np.random.default_rng(4)
     model = qdq_network(rng)
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
     compiled, graph = import_model(tmp_path / "net.onnx", name="net")
+    quantizers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    names = [node.output[0] for node in quantizers]
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT8, None) for name in names)
+    evaluator = ReferenceEvaluator(model)
     samples = rng.normal(0, 1.5, (40, 3, 8, 8)).astype(np.float32)
+    runs = [evaluator.run(None, {"x": sample[None]})[1:] for sample in samples]
+    found = {name: nhwc(np.concatenate([run[index] for run in runs])) for index, name in enumerate(names)}
+    # Layers that keep their scale need no QuantizeLinear: their value stands under their own name.
+    found |= {node.input[0]: found[node.output[0]] for node in quantizers}
     quantised = compiled.input.quantize(nhwc(samples))
+    np.testing.assert_array_equal(quantised, found[names[0]])
+    values = {graph.input: torch.from_numpy(quantised.astype(np.int64))}
+    for node in graph.nodes:
+        result = node.operator.run([values[name] for name in node.inputs])
+        if node.output in found:
+            expected = torch.from_numpy(found[node.output].astype(np.int64)).reshape(result.shape)
+            assert int((result - expected).abs().max()) <= 1, node.name
+            assert float((result != expected).double().mean()) < 0.05, node.name
+            result = expected
+        values[node.output] = result
+    assert [layer.operator for layer in compiled.layers] == [
+        "conv2d", "depthwise_conv2d", "add", "max_pool2d", "conv2d", "avg_pool2d", "linear", "softmax",
+    ]  # fmt: skip
     outputs = HostModel(compiled, tmp_path, flags=["-O2", *TRAP_UNDEFINED]).run(quantised, arena_fill=0xA5)
     np.testing.assert_array_equal(outputs, graph.run_integer(quantised))
-    off = np.abs(compiled.output.dequantize(outputs) - reference(model, samples)) / compiled.output.scale
     assert len(np.unique(outputs, axis=0)) > 10, "the inputs do not exercise the model"
-    # A step in the scores (0.3) moves a probability of ½ by 0.3 / 4, that is 19 steps of 1/256.
-    assert off.max() <= 20
-    assert np.mean(off <= 1.001) > 0.9
 
 
 def float_network(rng: np.random.Generator) -> onnx.ModelProto:

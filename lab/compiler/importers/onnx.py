@@ -1,8 +1,8 @@
 """``.onnx`` to the int8 graph: QDQ int8 with the file's quantisation, float32 by quantisation after training.
 
-In QDQ form a layer computes in real numbers between DequantizeLinear and QuantizeLinear; the lab computes the same in
-integers and rounds the result to the output's grid, as the runtimes that execute such files in int8 do. Activations are
-NCHW in the file and NHWC here.
+In QDQ form a layer computes in real numbers between DequantizeLinear and QuantizeLinear; the lab computes the same sums
+in integers. Linear layers round once; convolutions and sums round twice, as TFLite's do, so a result may lie one step
+beside the nearest one where it is almost as near. Activations are NCHW in the file and NHWC here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from lab.compiler.importers.assembly import (
     check_shape,
     float_conv2d,
     quantized_conv2d,
+    quantized_fully_connected,
     quantized_linear,
     refuse_all,
 )
@@ -64,6 +65,7 @@ def import_onnx(data: bytes, path: str, calibration: FloatArray | None) -> Quant
                 raise Refusal("not supported")
             if not node.inputs or not node.outputs:
                 raise Refusal("it has no input or no output")
+            work.claim(node.outputs[0])
             reader(Step(work, node))
         except (Refusal, CompileError) as error:
             # What reads the result of a refused node is not at fault.
@@ -134,6 +136,7 @@ class Work:
         pending: real-valued results, by value name.
         orders: flattened values whose memory keeps NHWC order: file index i is memory index ``order[i]``.
         refused: values of refused nodes.
+        written: names taken by the input, by constants and by results.
     """
 
     graph: GraphData
@@ -143,11 +146,20 @@ class Work:
     pending: dict[str, Pending] = field(default_factory=dict)
     orders: dict[str, Permutation] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+
+    def claim(self, output: str) -> None:
+        """Refuse a result of a name that is taken: ONNX writes every value once."""
+        if output in self.written:
+            raise Refusal(f"its output '{output}' is written twice")
+        self.written.add(output)
 
     def emit(self, pending: Pending, output: str, affine: Affine | None) -> str:
         """Append a waiting node; ``affine`` is ``None`` in a float file."""
         if len(self.assembly.nodes) >= MAXIMUM_OPERATORS:
             raise Refusal(f"more than {MAXIMUM_OPERATORS} layers")
+        if any(node.name == pending.name for node in self.assembly.nodes):
+            raise Refusal(f"the result of {pending.source} is used in two forms; quantise it once")
         integer = None if affine is None else pending.integer(affine, pending.clamp)
         operator, inputs = pending.float_operator(), pending.inputs
         made = self.assembly.add(pending.name, pending.source, operator, integer, inputs, output, affine)
@@ -169,7 +181,7 @@ def start(graph: GraphData, path: str) -> Work:
     except Refusal as error:
         raise CompileError(f"{path}: input '{name}': {error}") from error
     assembly.shapes[name] = ours
-    return Work(graph, assembly, name)
+    return Work(graph, assembly, name, written={name, *graph.constants})
 
 
 def finish(work: Work, path: str, calibration: FloatArray | None) -> QuantizedGraph:
@@ -233,6 +245,8 @@ class Step:
         if not self.has(index):
             raise Refusal(f"input {index} is missing")
         name = self.node.inputs[index]
+        if name in self.work.graph.constants or name in self.work.constants:
+            raise Refusal(f"input {index} ('{name}') is a constant; an activation is needed")
         if name in self.work.pending:
             raise Refusal(f"it reads '{name}', which is float32 in a quantised file: QuantizeLinear is missing")
         value = self.work.assembly.resolve(name)
@@ -267,14 +281,24 @@ class Step:
         name = self.node.inputs[index] if self.has(index) else ""
         if name not in self.work.graph.constants:
             raise Refusal(f"input {index} ('{name}') must be a constant of the file")
-        return self.work.graph.constants[name]
+        found = self.work.graph.constants[name]
+        if found.dtype.kind not in "fiu":
+            raise Refusal(f"input {index} ('{name}') is of type {found.dtype}; numbers are read")
+        return found
+
+    def integers(self, index: int) -> list[int]:
+        """A constant list of integers; one longer than any that is supported is cut off."""
+        found = self.plain(index).reshape(-1)[:9]
+        if found.dtype.kind not in "iu":
+            raise Refusal(f"input {index} is of type {found.dtype}; integers are needed")
+        return [int(value) for value in found.tolist()]
 
     def real(self, index: int) -> npt.NDArray[np.float64]:
         """A constant as real numbers, plain or behind DequantizeLinear."""
         name = self.node.inputs[index] if self.has(index) else ""
         array = self.work.constants[name].real() if name in self.work.constants else self.plain(index)
-        if array.dtype.kind not in "fiu" or not np.isfinite(array.astype(np.float64)).all() or array.size == 0:
-            raise Refusal(f"input {index} ('{name}') is {array.dtype} {array.shape} or holds NaN or infinite values")
+        if not np.isfinite(array.astype(np.float64)).all() or array.size == 0:
+            raise Refusal(f"input {index} ('{name}') of shape {array.shape} is empty or holds NaN or infinite values")
         return array.astype(np.float64)
 
     def weights(self, index: int) -> Weights:
@@ -313,7 +337,7 @@ def affine_of(step: Step) -> tuple[float, int, bool]:
     zero = step.plain(2) if step.has(2) else np.zeros(1, np.uint8)
     if scale.size != 1 or zero.size != 1 or zero.dtype not in (np.int8, np.uint8):
         raise Refusal(f"activations need one scale and one int8 or uint8 zero point; found {scale.size}, {zero.dtype}")
-    return float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]), zero.dtype == np.uint8
+    return float(scale.reshape(-1)[0].astype(np.float32)), int(zero.reshape(-1)[0]), zero.dtype == np.uint8
 
 
 def int8_affine(step: Step) -> Affine:
@@ -327,6 +351,11 @@ def read_quantize_linear(step: Step) -> None:
     affine, name, work = int8_affine(step), step.node.inputs[0], step.work
     if name == work.input and work.input not in work.assembly.quantization:
         work.assembly.quantization[name] = affine
+        work.assembly.aliases[step.output] = name
+        return
+    if name == work.input:
+        if work.assembly.quantization[name] != affine:
+            raise Refusal("the model's input is quantised in two ways; one is supported")
         work.assembly.aliases[step.output] = name
         return
     if name in work.pending:
@@ -348,6 +377,8 @@ def read_dequantize_linear(step: Step) -> None:
     """DequantizeLinear of a constant, or of an activation, which stays what it is."""
     name = step.node.inputs[0]
     if name not in step.work.graph.constants:
+        if name == step.work.input and name not in step.work.assembly.quantization:
+            step.work.assembly.quantization[name] = int8_affine(step)
         if int8_affine(step) != step.affine():
             raise Refusal("its scale and zero point are not those of the QuantizeLinear before it")
         step.work.assembly.aliases[step.output] = step.value()
@@ -356,12 +387,12 @@ def read_dequantize_linear(step: Step) -> None:
     zeros = step.plain(2).astype(np.int64).reshape(-1) if step.has(2) else np.zeros(1, np.int64)
     if values.dtype not in (np.int8, np.uint8, np.int32):
         raise Refusal(f"a constant of {values.dtype}; int8, uint8 and int32 are read")
-    axis = int(step.node.number("axis", 1))
+    axis = step.node.integer("axis", 1)
     axis = axis + values.ndim if axis < 0 else axis
     offset = 128 if values.dtype == np.uint8 else 0
     if (zeros != offset).any() or not ((scales > 0) & np.isfinite(scales)).all():
         raise Refusal("constants need positive scales and zero points of 0 (uint8: 128)")
-    if len(scales) != 1 and (axis >= values.ndim or values.shape[axis] != len(scales)):
+    if len(scales) != 1 and (not 0 <= axis < values.ndim or values.shape[axis] != len(scales)):
         raise Refusal(f"{len(scales)} scales along axis {axis} of shape {values.shape}")
     step.work.constants[step.output] = Weights(values.astype(np.int64) - offset, scales, axis)
 
@@ -374,9 +405,9 @@ def window_of(step: Step, kernel: tuple[int, int], dilation: tuple[int, int]) ->
     numbers = (*strides, *kernel, *dilation)
     if len(strides) != 2 or len(pads) != 4 or min(numbers) < 1 or max(*numbers, *pads) > 1 << 15 or min(pads) < 0:
         raise Refusal(f"kernel {kernel}, strides {strides}, pads {pads} and dilation {dilation} are not supported")
-    if step.node.number("ceil_mode", 0):
+    if step.node.integer("ceil_mode", 0):
         raise Refusal("ceil_mode is not supported")
-    top, left, bottom, right = pads
+    top, left, bottom, right = pads if mode == "NOTSET" else (0, 0, 0, 0)
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         more = []
         for axis, size in enumerate(step.image()[:2]):
@@ -394,7 +425,7 @@ def read_conv(step: Step) -> None:
     """Conv: weights (O, I / groups, H, W), bias optional."""
     value, channels = step.ordered(), step.image()[2]
     real = step.real(1)
-    groups = int(step.node.number("group", 1))
+    groups = step.node.integer("group", 1)
     if real.ndim != 4 or groups < 1 or real.shape[1] * groups != channels or real.shape[0] % groups:
         raise Refusal(f"weights of shape {real.shape} with {groups} groups do not fit {channels} input channels")
     outputs = real.shape[0]
@@ -465,20 +496,24 @@ def linear(step: Step, transposed: bool, bias: npt.NDArray[np.float64] | None, k
         found = step.weights(1)
         values = found.values if transposed else found.values.T
         ours = np.ascontiguousarray(values[:, columns].astype(np.int8))
-        return quantized_linear(numbers_of(step, found, ours, 0 if transposed else 1, offset, target, clamp))
+        numbers = numbers_of(step, found, ours, 0 if transposed else 1, offset, target, clamp)
+        try:
+            return quantized_fully_connected(numbers)
+        except Refusal:
+            return quantized_linear(numbers)
 
     step.done(kind, Linear(weight, offset.astype(np.float32)), integer, [value])
 
 
 def read_gemm(step: Step) -> None:
     """Gemm with alpha and beta of 1."""
-    if step.node.number("alpha", 1.0) != 1.0 or step.node.number("beta", 1.0) != 1.0 or step.node.number("transA", 0):
+    if step.node.number("alpha", 1.0) != 1.0 or step.node.number("beta", 1.0) != 1.0 or step.node.integer("transA", 0):
         raise Refusal("alpha, beta or transA other than the default are not supported")
     bias = step.real(2) if step.has(2) else None
-    outputs = step.real(1).shape[0 if step.node.number("transB", 0) else -1]
+    outputs = step.real(1).shape[0 if step.node.integer("transB", 0) else -1]
     if bias is not None and bias.size not in (1, outputs):
         raise Refusal(f"its bias has {bias.size} values for {outputs} outputs")
-    linear(step, bool(step.node.number("transB", 0)), bias)
+    linear(step, bool(step.node.integer("transB", 0)), bias)
 
 
 def read_matmul(step: Step) -> None:
@@ -526,7 +561,7 @@ def read_clip(step: Step) -> None:
     """Clip: bounds as inputs, before opset 11 as attributes."""
     low = float(step.real(1).reshape(-1)[0]) if step.has(1) else step.node.number("min", -math.inf)
     high = float(step.real(2).reshape(-1)[0]) if step.has(2) else step.node.number("max", math.inf)
-    if not low <= high:
+    if not low <= high or low == math.inf or high == -math.inf:
         raise Refusal(f"bounds {low} and {high}")
     clamp_step(step, Clamp(low, high))
 
@@ -559,7 +594,7 @@ def average(step: Step, window: Window, count_padding: bool) -> None:
 
 def read_average_pool(step: Step) -> None:
     """AveragePool."""
-    average(step, window_of(step, kernel_of(step), (1, 1)), bool(step.node.number("count_include_pad", 0)))
+    average(step, window_of(step, kernel_of(step), (1, 1)), bool(step.node.integer("count_include_pad", 0)))
 
 
 def read_global_average_pool(step: Step) -> None:
@@ -576,14 +611,14 @@ def read_max_pool(step: Step) -> None:
 
 def read_flatten(step: Step) -> None:
     """Flatten to (1, features)."""
-    if step.node.number("axis", 1) != 1:
+    if step.node.integer("axis", 1) != 1:
         raise Refusal("axis other than 1 is not supported")
     flatten(step)
 
 
 def read_reshape(step: Step) -> None:
     """Reshape to (1, features)."""
-    target = [int(size) for size in step.plain(1).reshape(-1)[:8].tolist()]
+    target = step.integers(1)
     total = math.prod(step.shape())
     if len(target) != 2 or target[0] not in (0, 1, -1) or target[1] not in (-1, total) or target == [-1, -1]:
         raise Refusal(f"to shape {target}; only (1, {total}) is supported")
@@ -607,7 +642,7 @@ def flatten(step: Step) -> None:
 def read_softmax(step: Step) -> None:
     """Softmax over the features."""
     value, shape = step.ordered(), step.shape()
-    if len(shape) != 1 or step.node.number("axis", -1) not in (-1, 1) or shape[0] >= 4096:
+    if len(shape) != 1 or step.node.integer("axis", -1) not in (-1, 1) or shape[0] >= 4096:
         raise Refusal(
             f"over axis {step.node.number('axis', -1)} of shape {shape} (NHWC); up to 4095 features are supported"
         )
@@ -622,7 +657,7 @@ def read_pad(step: Step) -> None:
     """Pad with zeros around height and width."""
     value = step.ordered()
     step.image()
-    sides = [int(side) for side in step.plain(1).reshape(-1)[:9].tolist()] if step.has(1) else []
+    sides = step.integers(1) if step.has(1) else []
     sides = sides or list(step.node.integers("pads", ()))
     filling = float(step.real(2).reshape(-1)[0]) if step.has(2) else step.node.number("value", 0.0)
     outer = len(sides) == 8 and not any((sides[0], sides[1], sides[4], sides[5]))

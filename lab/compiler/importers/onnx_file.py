@@ -16,7 +16,7 @@ import onnx
 import onnx.numpy_helper
 from google.protobuf.message import DecodeError
 
-from lab.compiler.importers.assembly import MAXIMUM_CONSTANT_BYTES
+from lab.compiler.importers.assembly import MAXIMUM_CONSTANT_BYTES, Refusal
 from lab.errors import CompileError
 
 MAXIMUM_NODES = 4096
@@ -37,19 +37,36 @@ class NodeData:
     attributes: Mapping[str, Attribute]
 
     def integers(self, name: str, default: Sequence[int]) -> tuple[int, ...]:
-        """A list of integers."""
+        """A list of integers.
+
+        Raises:
+            Refusal: here and below: the attribute is of another type.
+        """
         found = self.attributes.get(name, tuple(default))
-        return found if isinstance(found, tuple) else tuple(default)
+        if not isinstance(found, tuple):
+            raise Refusal(f"attribute '{name}' is no list of integers")
+        return found
+
+    def integer(self, name: str, default: int) -> int:
+        """An integer."""
+        found = self.attributes.get(name, default)
+        if not isinstance(found, int):
+            raise Refusal(f"attribute '{name}' is no integer")
+        return found
 
     def number(self, name: str, default: float) -> float:
         """A number."""
         found = self.attributes.get(name, default)
-        return float(found) if isinstance(found, (int, float)) else default
+        if not isinstance(found, (int, float)):
+            raise Refusal(f"attribute '{name}' is no number")
+        return float(found)
 
     def text(self, name: str, default: str) -> str:
         """A string."""
         found = self.attributes.get(name, default)
-        return found if isinstance(found, str) else default
+        if not isinstance(found, str):
+            raise Refusal(f"attribute '{name}' is no string")
+        return found
 
 
 @dataclass(frozen=True)
