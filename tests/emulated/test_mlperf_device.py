@@ -11,7 +11,7 @@ import pytest
 from helpers.mlperf_client import MlperfClient
 
 from lab.artifact import Artifact
-from lab.build import build
+from lab.build import build, symbolize
 from lab.compiler.model import CompiledModel, LayerInfo, TensorSpec
 from lab.emulators.pty_link import PtyLink
 from lab.emulators.qemu import Qemu, QemuMachine
@@ -22,14 +22,21 @@ VALUES = 64
 OFFSETS = np.concatenate([np.arange(8), np.zeros(56, np.int64)]).astype(np.uint8)
 
 
-@pytest.fixture(scope="module", params=["mps2-an386", "mps2-an500"])
-def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def built(board: str, cache: Path, fault: str = "") -> Artifact:
+    """The tiny model; ``fault`` is C that every inference begins with."""
     border = TensorSpec((VALUES,), 1.0, 0)
     layers = (LayerInfo("all", "elementwise", 64, 0, (64,), (64,)),)
     sources = {path.name: path.read_text() for path in TINY_MODEL.iterdir()}
+    begin = "static void infer(const int8_t *input, int8_t *output, uint8_t *arena)\n{\n"
+    assert begin in sources["model.c"]
+    sources["model.c"] = sources["model.c"].replace(begin, begin + fault)
     model = CompiledModel("tiny", sources, border, border, layers, (), 96, 64, "0" * 64)
-    cache = tmp_path_factory.mktemp("cache")
-    return build(model, request.param, cache=cache, personality="mlperf", mlperf_model="kws01")
+    return build(model, board, cache=cache, personality="mlperf", mlperf_model="kws01")
+
+
+@pytest.fixture(scope="module", params=["mps2-an386", "mps2-an500"])
+def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return built(request.param, tmp_path_factory.mktemp("cache"))
 
 
 @contextmanager
@@ -101,3 +108,24 @@ def test_wrong_commands_end_in_an_error_line_and_leave_the_board_well(image: Art
             assert client.command(command) == [answer]
         client.load(bytes(VALUES))
         assert client.infer(1, 0)[1] == scores(bytes(VALUES))
+
+
+def test_a_fault_is_told_and_the_board_starts_anew(tmp_path: Path) -> None:
+    image = built("mps2-an386", tmp_path, "(void)*(volatile int *)0x90000000u;\n")
+    with board(image) as client:
+        client.until_ready()
+        client.load(bytes(VALUES))
+        lines = client.command("infer 1 0")
+        crash = next(line for line in lines if line.startswith("e-["))
+        address = int(crash.partition("pc=0x")[2][:8], 16)
+        assert symbolize(image.path, address).startswith("infer at model.c:")
+        assert "bfar=0x90000000" in crash
+        assert [lines[-3], lines[-1]] == ["m-timestamp-mode-performance", "m-init-done"]
+        assert client.command("infer 1 0") == ["e-[infer needs 64 bytes, 0 of 0 are loaded]"]
+
+
+def test_a_write_behind_the_arena_is_told(tmp_path: Path) -> None:
+    with board(built("mps2-an386", tmp_path, "arena[LAB_MODEL_ARENA_BYTES] = 0;\n")) as client:
+        client.until_ready()
+        client.load(bytes(VALUES))
+        assert client.command("infer 1 0")[-1] == "e-[the arena overflowed]"
