@@ -24,11 +24,16 @@ from lab.compiler.operators.avg_pool2d import AvgPool2d
 from lab.compiler.operators.clamp import Activation
 from lab.compiler.operators.conv2d import Conv2d
 from lab.compiler.operators.depthwise_conv2d import DepthwiseConv2d
+from lab.compiler.operators.fully_connected import QuantizedFullyConnected
+from lab.compiler.operators.general_conv2d import Lattice, QuantizedGeneralConv2d
 from lab.compiler.operators.geometry import Window
 from lab.compiler.operators.linear import Linear
 from lab.compiler.operators.max_pool2d import MaxPool2d
 from lab.compiler.operators.pad import Pad
+from lab.compiler.operators.rescale import QuantizedRescale
+from lab.compiler.operators.softmax import QuantizedSoftmax
 from lab.compiler.quantized import Affine, QuantizedOperator
+from lab.errors import CompileError
 
 Int8 = npt.NDArray[np.int8]
 GUARD = 32
@@ -36,6 +41,7 @@ EXAMPLES = settings(max_examples=25, deadline=None)
 SEEDS = st.integers(0, 2**31)
 SIZES = st.integers(1, 9)
 CHANNELS = st.integers(1, 11)
+SMALL = st.integers(1, 4)
 POINTER = re.compile(r"const \w+ \*(\w+);")
 SCALARS = re.compile(r"int32_t ([\w, ]+);")
 
@@ -274,3 +280,69 @@ def test_compiles_without_warnings(compiler: str, flag: str, source: Path, tmp_p
     command = [compiler, *WARNINGS, "-O2", flag, "-c", str(source), "-o", str(tmp_path / "x.o")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@given(groups=SMALL, per_group=SMALL, outputs=SMALL, low=st.integers(-14, 3), seed=SEEDS)
+@EXAMPLES
+def test_general_conv2d(library: ctypes.CDLL, groups: int, per_group: int, outputs: int, low: int, seed: int) -> None:
+    """Groups, dilation and multipliers on both sides of one."""
+    rng = np.random.default_rng(seed)
+    kernel, dilation, stride = ((int(a), int(b)) for a, b in rng.integers(1, 4, (3, 2)))
+    window = Window(kernel, stride, *rng.integers(0, 3, 4).tolist())
+    total = groups * outputs
+    operator = QuantizedGeneralConv2d(
+        weight=random_int8(rng, total, *kernel, per_group),
+        bias=rng.integers(-(2**20), 2**20, total).astype(np.int32),
+        multiplier=rng.integers(2**30, 2**31, total).astype(np.int32),
+        shift=rng.integers(min(low, 17), 18, total).astype(np.int8),
+        lattice=Lattice(window, dilation, groups),
+        input=random_affine(rng),
+        output=random_affine(rng),
+        bounds=(-128, 127),
+    )
+    height, width = (int(size) for size in rng.integers(8, 11, 2))
+    check(library, operator, random_int8(rng, height, width, groups * per_group))
+
+
+@given(inputs=st.integers(1, 40), outputs=st.integers(1, 11), shift=st.integers(1, 62), seed=SEEDS)
+@EXAMPLES
+def test_fully_connected(library: ctypes.CDLL, inputs: int, outputs: int, shift: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    operator = QuantizedFullyConnected(
+        weight=random_int8(rng, outputs, inputs),
+        bias=rng.integers(-(2**20), 2**20, outputs).astype(np.int32),
+        multiplier=rng.integers(0, 2**31, outputs).astype(np.int32),
+        shift=np.full(outputs, shift, np.uint8),
+        input=random_affine(rng),
+        output=random_affine(rng),
+        bounds=(-100, 120),
+    )
+    check(library, operator, random_int8(rng, inputs))
+
+
+@given(real=st.floats(2.0**-20, 2.0**20), seed=SEEDS, in_place=st.booleans())
+@EXAMPLES
+def test_rescale(library: ctypes.CDLL, real: float, seed: int, in_place: bool) -> None:
+    rng = np.random.default_rng(seed)
+    operator = QuantizedRescale(random_affine(rng), random_affine(rng), real, (-128, 100))
+    values = np.arange(-128, 128, dtype=np.int8)
+    expected = reference(operator, [values])
+    np.testing.assert_array_equal(run_kernel(library, operator, [values.copy()], in_place=in_place), expected)
+
+
+@given(depth=st.integers(1, 300), scale=st.floats(1e-6, 100.0), seed=SEEDS, in_place=st.booleans())
+@EXAMPLES
+def test_softmax(library: ctypes.CDLL, depth: int, scale: float, seed: int, in_place: bool) -> None:
+    """The kernel equals the fixed-point reference, and both the float softmax to about a step of 1/256."""
+    rng = np.random.default_rng(seed)
+    operator = QuantizedSoftmax.of(1.0, scale)
+    values = random_int8(rng, 3, depth)
+    found = run_kernel(library, operator, [values.copy()], in_place=in_place)
+    np.testing.assert_array_equal(found, reference(operator, [values]))
+    real = torch.softmax(torch.from_numpy(values.astype(np.float64) * scale), dim=-1).numpy()
+    assert np.abs(found - np.clip(real * 256 - 128, -128, 127)).max() < 1.1
+
+
+def test_softmax_of_a_scale_without_arithmetic_is_refused() -> None:
+    with pytest.raises(CompileError, match="softmax of an input scale"):
+        QuantizedSoftmax.of(1.0, 1e-9)
