@@ -128,8 +128,8 @@ class Assembly:
             raise CompileError(
                 f"{source} computes in float32; the lab runs int8",
                 hint="quantise the file to full int8 (int8 activations and weights), or give calibration inputs of "
-                f"NHWC shape (n, {', '.join(map(str, graph.shapes[input]))}) and the lab does it: calibration= in Python, "
-                "--variant calibration=FILE.npy on the command line",
+                f"NHWC shape (n, {', '.join(map(str, graph.shapes[input]))}) and the lab does it: calibration= in "
+                "Python, --variant calibration=FILE.npy on the command line",
             )
         return quantize(lower(graph), torch.from_numpy(np.ascontiguousarray(calibration, dtype=np.float32)))
 
