@@ -103,3 +103,17 @@ def test_bad_inputs(path: Path, tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match="cannot be read"):
         get(str(tmp_path / "none.onnx")).prepare(tmp_path)
+
+
+def test_a_file_that_litert_refuses_runs_without_the_comparison(tmp_path: Path) -> None:
+    """A convolution without bias: the importer takes it, LiteRT does not."""
+    tensors = [
+        Tensor("x", [1, 2, 2, 1], scales=[0.5], zero_points=[1]),
+        Tensor("w", [1, 1, 1, 1], "int8", [0.01], [0], 0, np.ones((1, 1, 1, 1), np.int8)),
+        Tensor("y", [1, 2, 2, 1], scales=[0.1], zero_points=[0]),
+    ]
+    options = {"StrideH": 1, "StrideW": 1, "DilationHFactor": 1, "DilationWFactor": 1}
+    file = tmp_path / "m.tflite"
+    file.write_bytes(write(tensors, [Operator("CONV_2D", [0, 1, -1], [2], options)], [0], [2]))
+    prepared = get(str(file)).prepare(tmp_path)
+    assert prepared.check(prepared.reference_outputs) == []
