@@ -68,10 +68,10 @@ def import_onnx(data: bytes, path: str, calibration: FloatArray | None) -> Quant
             work.claim(node.outputs[0])
             reader(Step(work, node))
         except (Refusal, CompileError) as error:
-            # What reads the result of a refused node is not at fault.
-            work.refused.update(node.outputs)
+            # What reads the result of a node refused before it is not at fault.
             if not work.refused.intersection(node.inputs) or reader is None:
                 refusals[place(node)] = str(error)
+            work.refused.update(filter(None, node.outputs))
     refuse_all(path, refusals, list(READERS))
     return finish(work, path, calibration)
 
