@@ -185,6 +185,19 @@ def test_ties_of_fully_connected_go_away_from_zero(tmp_path: Path, scale: float)
     np.testing.assert_array_equal(imported(model, tmp_path).run_integer(samples), litert_outputs(model, samples))
 
 
+@pytest.mark.parametrize("scale", [2.0**-40, 1e-12, 1e-20, 1e-38])
+def test_fully_connected_of_a_tiny_multiplier(tmp_path: Path, scale: float) -> None:
+    """Its steps lie beyond every sum, where float64 has no neighbouring integers: found in bounded time."""
+    rng = np.random.default_rng(6)
+    tensors = [
+        Tensor("x", [1, 9], scales=[scale], zero_points=[0]),
+        Tensor("w", [2, 9], "int8", [0.5], [0], 0, random_int8(rng, 2, 9)),
+        Tensor("y", [1, 2], scales=[1.0], zero_points=[-7]),
+    ]
+    model = write(tensors, [Operator("FULLY_CONNECTED", [0, 1, -1], [2])], [0], [2])
+    assert_equal(model, [1, 9], rng, tmp_path)
+
+
 @given(SEEDS, st.sampled_from(["AVERAGE_POOL_2D", "MAX_POOL_2D"]))
 @EXAMPLES
 def test_pool(tmp_path_factory: pytest.TempPathFactory, seed: int, code: str) -> None:

@@ -20,6 +20,9 @@ from lab.compiler.arithmetic import split_multiplier
 from lab.compiler.graph import Shape
 from lab.compiler.quantized import Affine, Constant, KernelCall, QuantizedOperator
 
+FAR = 1 << 32
+"""Beyond every int32 sum."""
+
 
 @dataclass(frozen=True)
 class QuantizedFullyConnected(QuantizedOperator):
@@ -80,8 +83,12 @@ def round_half_away(x: float) -> int:
 
 
 def first_sum(value: int, real: float) -> int:
-    """The smallest sum whose product with ``real``, in float64, rounds to ``value`` or more."""
-    total = math.ceil((value - 0.5) / real)
+    """The smallest sum whose product with ``real``, in float64, rounds to ``value`` or more; at most ±2^32."""
+    estimate = (value - 0.5) / real
+    if abs(estimate) > FAR:
+        # No int32 sum reaches it, and float64 may hold no neighbours of it to search.
+        return int(math.copysign(FAR, estimate))
+    total = math.ceil(estimate)
     while round_half_away((total - 1) * real) >= value:
         total -= 1
     while round_half_away(total * real) < value:
