@@ -146,6 +146,7 @@ def adversarial_tflite() -> dict[str, tuple[bytes, str]]:
 
     chain = [Operator("RELU", [0], [1])] * 600
     nan = [Tensor("x", [1, 8], scales=[float("nan")], zero_points=[0]), pair[1]]
+    far = Tensor("x", [1, 8], scales=[3e38], zero_points=[0])
     return {
         "huge": (image(size=[1, 1 << 20, 1 << 20, 1]), "together at most"),
         "huge-32": (image(size=[1, 0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF]), "together at most"),
@@ -166,6 +167,10 @@ def adversarial_tflite() -> dict[str, tuple[bytes, str]]:
         "long": (write(pair, chain, [0], [1]), "600 operators"),
         "no-such-tensor": (write(pair, [Operator("RELU", [99], [1])], [0], [1]), "tensor number 99"),
         "nan-scale": (write(nan, [Operator("RELU", [0], [1])], [0], [1]), "nan"),
+        "far-apart": (
+            write([far, pair[1]], [Operator("QUANTIZE", [0], [1])], [0], [1]),
+            "multiplier must be below",
+        ),
         "no-output": (write(pair, [Operator("RELU", [0], [1])], [0], []), "0 outputs"),
         "nothing": (write(pair, [], [0], [0]), "computes nothing"),
         "int16": (

@@ -123,6 +123,12 @@ def test_quantised_in_two_ways(tmp_path: Path) -> None:
     assert "used in two forms" in refused(model, tmp_path)
 
 
+def test_scales_too_far_apart(tmp_path: Path) -> None:
+    build = Builder()
+    value = build.quantized(build.quantized("x", 3e38, 0), 0.1, 0)
+    assert "multiplier must be below" in refused(build.model([1, 4], value, 4), tmp_path)
+
+
 def test_int8_input_without_quantize(tmp_path: Path) -> None:
     """A file whose input is int8 begins with DequantizeLinear."""
     build = Builder()

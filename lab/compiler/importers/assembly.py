@@ -19,6 +19,7 @@ from lab.compiler.operators.fully_connected import QuantizedFullyConnected, exac
 from lab.compiler.operators.general_conv2d import GeneralConv2d, Lattice, QuantizedGeneralConv2d
 from lab.compiler.operators.geometry import Window
 from lab.compiler.operators.linear import QuantizedLinear
+from lab.compiler.operators.rescale import QuantizedRescale
 from lab.compiler.operators.reshape import QuantizedReshape, Reshape
 from lab.compiler.operators.weights import ACCUMULATOR_LIMIT, QuantizedWeights
 from lab.compiler.passes import lower
@@ -272,6 +273,19 @@ def quantized_fully_connected(numbers: LayerNumbers) -> QuantizedOperator:
     return QuantizedFullyConnected(
         numbers.weight, numbers.bias, multiplier, shift, numbers.input, numbers.output, numbers.bounds
     )
+
+
+def quantized_rescale(source: Affine, target: Affine, real: float, bounds: tuple[int, int]) -> QuantizedRescale:
+    """A change of quantisation.
+
+    Raises:
+        Refusal: the scales are too far apart.
+    """
+    try:
+        split_multiplier(real)
+    except ValueError as error:
+        raise Refusal(str(error)) from error
+    return QuantizedRescale(source, target, real, bounds)
 
 
 def is_depthwise(weight_shape: Sequence[int], lattice: Lattice, channels: int) -> bool:

@@ -26,6 +26,7 @@ from lab.compiler.importers.assembly import (
     quantized_conv2d,
     quantized_fully_connected,
     quantized_linear,
+    quantized_rescale,
     refuse_all,
 )
 from lab.compiler.importers.onnx_file import Array, GraphData, NodeData, read_graph
@@ -41,7 +42,6 @@ from lab.compiler.operators.geometry import Window
 from lab.compiler.operators.linear import Linear
 from lab.compiler.operators.max_pool2d import MaxPool2d, QuantizedMaxPool2d
 from lab.compiler.operators.pad import Pad, QuantizedPad
-from lab.compiler.operators.rescale import QuantizedRescale
 from lab.compiler.operators.reshape import Permutation, QuantizedReshape, Reshape
 from lab.compiler.operators.softmax import OUTPUT, QuantizedSoftmax, Softmax
 from lab.compiler.quantized import Affine, QuantizedGraph, QuantizedOperator
@@ -368,7 +368,7 @@ def read_quantize_linear(step: Step) -> None:
         return
 
     def integer(target: Affine, clamp: Clamp) -> QuantizedOperator:
-        return QuantizedRescale(source, target, source.scale / target.scale, target.bounds(clamp))
+        return quantized_rescale(source, target, source.scale / target.scale, target.bounds(clamp))
 
     step.done("rescale", Activation(NO_CLAMP), integer, [value], affine=affine, order=work.orders.get(value))
 

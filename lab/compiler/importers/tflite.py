@@ -23,6 +23,7 @@ from lab.compiler.importers.assembly import (
     float_conv2d,
     quantized_conv2d,
     quantized_fully_connected,
+    quantized_rescale,
     refuse_all,
 )
 from lab.compiler.importers.tflite_file import ModelData, OperatorData, TensorData, read_model
@@ -35,7 +36,6 @@ from lab.compiler.operators.geometry import Window
 from lab.compiler.operators.linear import Linear
 from lab.compiler.operators.max_pool2d import MaxPool2d, QuantizedMaxPool2d
 from lab.compiler.operators.pad import Pad, QuantizedPad
-from lab.compiler.operators.rescale import QuantizedRescale
 from lab.compiler.operators.reshape import QuantizedReshape, Reshape
 from lab.compiler.operators.softmax import OUTPUT, QuantizedSoftmax, Softmax
 from lab.compiler.quantized import Affine, QuantizedGraph, QuantizedOperator
@@ -494,7 +494,7 @@ def read_relu(step: Step) -> None:
     def integer(affine: Affine) -> QuantizedOperator:
         # TFLite divides the scales in float32 here.
         real = float(np.float32(source.scale) / np.float32(affine.scale))
-        return QuantizedRescale(source, affine, real, clamp_bounds(affine, clamp))
+        return quantized_rescale(source, affine, real, clamp_bounds(affine, clamp))
 
     step.add("rescale", Activation(clamp), integer, [step.value(0)])
 
@@ -507,7 +507,11 @@ def read_quantize(step: Step) -> None:
     if value == value_name(step.output.index):
         return
     source = step.assembly.quantization[value]
-    step.add("rescale", Activation(NO_CLAMP), lambda a: QuantizedRescale(source, a, source.scale / a.scale), [value])
+
+    def integer(affine: Affine) -> QuantizedOperator:
+        return quantized_rescale(source, affine, source.scale / affine.scale, (-128, 127))
+
+    step.add("rescale", Activation(NO_CLAMP), integer, [value])
 
 
 def read_dequantize(step: Step) -> None:
