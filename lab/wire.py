@@ -331,6 +331,15 @@ class Session:
         deadline = self._fill(window, messages)
         while window:
             answer = self._receive(deadline)
+            if answer is not None and answer.get("t") not in ("ack", "error"):
+                self._early.append(answer)
+                if self._job and answer.get("t") != "log":
+                    # A job that reports has been accepted, even if the acknowledgement was lost.
+                    self._settled = True
+                    return
+                if time.monotonic() < deadline:
+                    continue
+                answer = None
             if answer is None or self._wants_repetition(answer, window):
                 if attempts >= self._attempts:
                     raise Hang(
@@ -342,17 +351,10 @@ class Session:
                 # The zero ends whatever is left of a frame that was cut short.
                 self._write(b"\x00" + b"".join(frame for _, frame in window))
                 deadline = time.monotonic() + self._acknowledge_s
-            elif answer.get("t") == "ack":
-                if _drop_acknowledged(window, answer.get("a")):
-                    attempts = 1
-                    self._settled = True
-                    deadline = self._fill(window, messages)
-            elif answer.get("t") != "error":
-                self._early.append(answer)
-                if self._job and answer.get("t") != "log":
-                    # A job that reports has been accepted, even if the acknowledgement was lost.
-                    self._settled = True
-                    return
+            elif answer.get("t") == "ack" and _drop_acknowledged(window, answer.get("a")):
+                attempts = 1
+                self._settled = True
+                deadline = self._fill(window, messages)
 
     def _fill(self, window: deque[tuple[int, bytes]], messages: Iterator[dict[str, Value]]) -> float:
         """Send as many new frames as there are credits; returns until when an answer is due."""
