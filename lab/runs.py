@@ -414,13 +414,14 @@ def _plan(deployment: Deployment) -> RunDetail:
         for index, layer in enumerate(model.layers)
     ]
     buffers = [Buffer(plan.name, plan.offset, plan.size, plan.first, plan.last) for plan in model.buffers]
-    notes = (*deployment.prepared.facts, deployment.prepared.dataset.note)
+    facts, note = deployment.prepared.facts, deployment.prepared.dataset.note
+    notes = facts if any(note in fact for fact in facts) else (*facts, note)
     return RunDetail(
         tuple(layers),
         tuple(buffers),
         model.arena_bytes,
         model.lower_bound_bytes,
-        notes=tuple(dict.fromkeys(note for note in notes if note)),
+        notes=notes,
     )
 
 
