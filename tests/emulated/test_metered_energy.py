@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.toolchain import EMULATED_BOARDS, SAMPLE_BYTES, built, entry, machine_of, model_of, needs_qemu
+from helpers.toolchain import EMULATED_BOARDS, SAMPLE_BYTES, board_kind, built, entry, machine_of, model_of, needs_qemu
 
 from lab.compiler.model import CompiledModel
 from lab.devices.base import Identity
@@ -61,7 +61,7 @@ class Bench:
 @contextmanager
 def bench(folder: Path, board: str = EMULATED_BOARDS[0]) -> Iterator[Bench]:
     with ExitStack() as stack:
-        meter = stack.enter_context(EmulatedPpk2(folder, 25_000_000, MODEL))
+        meter = stack.enter_context(EmulatedPpk2(folder, board_kind(board).clock_hz, MODEL))
         target = QemuTarget(machine_of(board), marker_socket=meter.marker_path)
         device = Mcu(Identity("m", board, "emulated", "QEMU", frozenset()), target)
         stack.callback(device.close)
@@ -137,7 +137,7 @@ def test_records_of_energy_gross_and_net(tmp_path: Path) -> None:
     assert {record.alignment for record in records} == {"marker"}
 
 
-@pytest.mark.parametrize("name", ["m4f", "m7"])
+@pytest.mark.parametrize("name", ["m4f", "m7", "m55"])
 def test_the_devices_of_the_bench_are_metered(name: str) -> None:
     """As a user gets it: inferences of the tiny model, each seen by the meter as one window."""
     found = entry(name)

@@ -16,12 +16,12 @@ from lab.compiler.model import CompiledModel, TensorSpec
 from lab.emulators.qemu import Qemu, QemuMachine
 from lab.emulators.tcg_plugin import QEMU, build_plugin
 from lab.errors import ConfigError
-from lab.inventory import Device, load_bench
+from lab.inventory import Board, Device, load_bench, load_board
 from lab.paths import cache_dir, config_dir
 from lab.transports.serial import SerialPort
 from lab.wire import Session
 
-EMULATED_BOARDS = ("mps2-an386", "mps2-an500")
+EMULATED_BOARDS = ("mps2-an386", "mps2-an500", "mps3-an547")
 SAMPLE_BYTES = 64
 
 _TINY = Path(__file__).resolve().parents[1] / "data" / "tiny_model"
@@ -77,11 +77,14 @@ def entry(name: str) -> Device:
     return load_bench(config_dir() / "emulated.yaml").devices[name]
 
 
+def board_kind(board: str) -> Board:
+    """The board kind of that name, as the lab ships it."""
+    return load_board(config_dir() / "boards" / f"{board}.yaml")
+
+
 def machine_of(board: str) -> QemuMachine:
-    """The machine of the emulated device with that board."""
-    devices = load_bench(config_dir() / "emulated.yaml").devices.values()
-    found = next(device.board for device in devices if device.board.kind == board)
-    emulator = found.emulator
+    """The machine that emulates that board."""
+    emulator = board_kind(board).emulator
     assert emulator is not None
     assert emulator.shared_memory is not None
     return QemuMachine(

@@ -19,10 +19,10 @@ from lab.emulators.process import end, spawn
 from lab.errors import EmulatorError, ToolMissing
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
 
 
-@pytest.fixture()
+@pytest.fixture
 def log(tmp_path: Path) -> IO[bytes]:
     return (tmp_path / "log").open("w+b")
 
@@ -153,7 +153,7 @@ def test_a_missing_setpriv_is_named(tmp_path: Path, log: IO[bytes], monkeypatch:
 
 
 def test_a_folder_that_is_not_there(log: IO[bytes]) -> None:
-    with pytest.raises(EmulatorError, match="could not be started: .*nowhere"):
+    with pytest.raises(EmulatorError, match=r"could not be started: .*nowhere"):
         spawn([sys.executable], cwd=Path("/nowhere"), log=log)
 
 

@@ -40,7 +40,7 @@ class Terminal:
         return data
 
 
-@pytest.fixture()
+@pytest.fixture
 def terminal() -> Iterator[Terminal]:
     master, slave = os.openpty()
     tty.setraw(slave)
@@ -70,6 +70,12 @@ def read_exactly(stream: SerialPort | ProcessStream, size: int) -> bytes:
         assert came, f"only {len(data)} of {size} bytes came"
         data += came
     return data
+
+
+def write_for_long(port: SerialPort) -> None:
+    """The first bytes after a peer has gone still find a place in the system's buffers."""
+    for _ in range(100):
+        port.write(bytes(1000))
 
 
 # ---- PTY ----------------------------------------------------------------------------------------------------------
@@ -203,8 +209,7 @@ def test_the_peer_closes() -> None:
         with pytest.raises(TransportError, match="broke: the other end closed it"):
             port.read(5.0)
         with pytest.raises(TransportError, match="broke"):
-            for _ in range(100):
-                port.write(bytes(1000))
+            write_for_long(port)
 
 
 def test_close_leaves_no_descriptor_behind_even_if_the_peer_went_first() -> None:

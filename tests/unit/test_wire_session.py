@@ -6,10 +6,13 @@ once, so every time-out here is zero and nothing sleeps.
 
 from __future__ import annotations
 
+import itertools
+import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import cbor2
 import pytest
@@ -17,7 +20,6 @@ from cobs import cobs
 from hypothesis import given
 from hypothesis import strategies as st
 
-import lab.wire
 from lab.errors import (
     ConfigError,
     Crash,
@@ -32,7 +34,7 @@ from lab.errors import (
 from lab.events import Done, Event, Job, LogEvent, MetricEvent, RegionEvent, ResultEvent
 from lab.wire import PROFILE_LAYERS, Session
 
-Message = dict[str, object]
+Message = dict[str, Any]
 Fate = Literal["pass", "drop", "repeat", "damage", "cut"]
 
 MTU = 128
@@ -46,7 +48,8 @@ HELLO: Message = {
 
 def frame(message: Message) -> bytes:
     payload = cbor2.dumps(message)
-    return cobs.encode(payload + zlib.crc32(payload).to_bytes(4, "little")) + b"\0"
+    encoded: bytes = cobs.encode(payload + zlib.crc32(payload).to_bytes(4, "little"))
+    return encoded + b"\0"
 
 
 def unframe(piece: bytes) -> Message | None:
@@ -182,8 +185,8 @@ def opened(device: Device, **settings: float) -> Session:
     return session
 
 
-def job(name: str = "infer", count: int = 2, **parameters: int) -> Job:
-    return Job(name, blob=b"", count=count, parameters=parameters)
+def job(name: str = "infer", parameters: Mapping[str, int] = MappingProxyType({})) -> Job:
+    return Job(name, blob=b"", count=2, parameters=parameters)
 
 
 def event(index: int) -> Message:
@@ -195,6 +198,12 @@ EVENTS: list[Event] = [RegionEvent("inference", i, 100 * i, 100 * i + 42) for i 
 
 fates = st.lists(st.sampled_from(["pass", "pass", "drop", "repeat", "damage", "cut"]), max_size=40)
 FAULTS: tuple[Fate, ...] = ("drop", "repeat", "damage", "cut")
+
+
+def fate_of(place: int, fault: Fate) -> Iterator[Fate]:
+    """Only the frame number ``place`` meets the fault."""
+    yield from itertools.repeat("pass", place)
+    yield fault
 
 
 # ---- opening ------------------------------------------------------------------------------------------------------
@@ -321,8 +330,10 @@ def test_nothing_goes_without_a_session() -> None:
     [("h", 0), ("h", "fast"), ("k", "sundial"), ("b", 7), ("u", -1), ("bs", True), ("mo", None), ("st", b"1")],
 )
 def test_a_malformed_hello_names_the_field(key: str, value: object) -> None:
+    device = Device()
+    device.hello[key] = value
     with pytest.raises(ProtocolError, match=f"'{key}'|'{value}'"):
-        Session(Device(**{key: value})).open(1.0)
+        Session(device).open(1.0)
 
 
 # ---- blobs --------------------------------------------------------------------------------------------------------
@@ -362,7 +373,7 @@ def test_one_fault_on_the_way_out_is_mended(fault: Fate, credits: int, place: in
     data = bytes(range(200)) + bytes(130)
     device = Device(cr=credits)
     session = opened(device)
-    device.to_device.fates = iter(["pass"] * place + [fault])
+    device.to_device.fates = fate_of(place, fault)
     session.put("samples", data)
     assert len(device.executed) == 6
     assert device.blobs["samples"] == data
@@ -374,18 +385,18 @@ def test_one_fault_on_the_way_out_is_mended(fault: Fate, credits: int, place: in
 def test_a_lost_acknowledgement_is_mended(credits: int, place: int) -> None:
     device = Device(cr=credits)
     session = opened(device)
-    device.to_host.fates = iter(["pass"] * place + ["damage"])
+    device.to_host.fates = fate_of(place, "damage")
     session.put("samples", bytes(330))
     assert device.blobs["samples"] == bytes(330)
     assert len(device.executed) == 6
 
 
-def test_at_most_credits_frames_are_on_their_way() -> None:
+def test_at_most_credits_frames_are_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(cr=3)
     session = opened(device, attempts=1)
     device.deaf = True
     written: list[bytes] = []
-    device.write = written.append  # type: ignore[method-assign]
+    monkeypatch.setattr(device, "write", written.append)
     with pytest.raises(Hang):
         session.put("samples", bytes(900))
     assert len(written) == 3
@@ -403,18 +414,9 @@ def test_no_acknowledgement_is_a_hang_after_all_attempts() -> None:
 @given(st.binary(max_size=2000), st.text(max_size=10))
 def test_no_message_is_longer_than_the_device_takes(data: bytes, name: str) -> None:
     device = Device()
-    sizes: list[int] = []
-    session = opened(device)
-    write = device.write
-
-    def measured(sent: bytes) -> None:
-        sizes.extend(len(cobs.decode(piece)) - 4 for piece in sent.split(b"\0") if piece)
-        write(sent)
-
-    device.write = measured  # type: ignore[method-assign]
-    session.put(name, data)
+    opened(device).put(name, data)
     assert device.blobs[name] == data
-    assert max(sizes) <= MTU
+    assert max(len(cbor2.dumps(message)) for message in device.executed) <= MTU
 
 
 def test_a_device_with_too_small_a_buffer_is_refused_not_ignored() -> None:
@@ -674,14 +676,14 @@ def test_results_whose_pieces_do_not_fit(frames: list[tuple[int, int, int, bytes
 def test_parameters_may_not_hide_the_protocols_own_keys() -> None:
     device = Device([DONE])
     with pytest.raises(ConfigError, match="parameters c, t have names"):
-        list(opened(device).run(job(t=1, c=2, lanes=3)))
+        list(opened(device).run(job(parameters={"t": 1, "c": 2, "lanes": 3})))
     assert device.executed == []
 
 
 def test_a_job_with_too_many_parameters_is_refused_before_it_is_sent() -> None:
     device = Device([DONE])
     with pytest.raises(ProtocolError, match=r"a 'run' message of \d+ bytes; model-board takes 128"):
-        list(opened(device).run(job(**{f"parameter_{n}": n for n in range(10)})))
+        list(opened(device).run(job(parameters={f"parameter_{n}": n for n in range(10)})))
     assert device.executed == []
 
 
@@ -705,8 +707,8 @@ def broken(*_: object) -> bytes:
 
 
 @pytest.mark.parametrize("method", ["read", "write"])
-def test_the_death_notice_of_the_peer_comes_before_the_broken_line(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab.wire.time, "sleep", lambda _: None)
+def test_the_death_notice_of_the_peer_comes_first(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     device = Device()
     session = Session(device, board_is_alive=Grave())
     session.open(1.0)
@@ -717,7 +719,7 @@ def test_the_death_notice_of_the_peer_comes_before_the_broken_line(method: str, 
 
 @pytest.mark.parametrize("method", ["read", "write"])
 def test_a_broken_line_to_a_peer_that_lives(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab.wire.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     device = Device()
     session = opened(device)
     setattr(device, method, broken)
