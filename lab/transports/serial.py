@@ -61,6 +61,12 @@ class SerialPort:
         """Write all of ``data``."""
         try:
             self._port.write(data)
+        except serial.SerialTimeoutException as error:
+            raise TransportError(
+                f"serial port {self.name} took no bytes for {self._port.write_timeout:g} s",
+                hint="the device hangs, or flow control holds the line: reset it, or plug it out and in",
+                transient=True,
+            ) from error
         except (serial.SerialException, OSError) as error:
             raise self._broken(error) from error
 

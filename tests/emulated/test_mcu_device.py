@@ -253,6 +253,14 @@ def test_the_host_process_dies_and_comes_back() -> None:
         assert works(device)
 
 
+def test_the_host_process_hangs_and_comes_back() -> None:
+    with deployed("host") as (device, _):
+        with pytest.raises(Hang, match="'hang' sent nothing"):
+            list(device.run(job("hang"), silence_s=0.2))
+        assert device.recover() == "re-deploy"
+        assert works(device)
+
+
 def test_time_is_told_by_the_clock() -> None:
     """Twice the work costs twice the cycles; the clock's own overhead is taken out, so nothing costs nothing."""
     with emulated() as (device, _, _artifact):
