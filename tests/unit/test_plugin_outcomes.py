@@ -353,3 +353,29 @@ def test_it(deploy, measure, repeats):
     assert len(list((tmp_path / "lab/reports").iterdir())) == 2, "the report, and `latest`"
     properties = _properties(next(iter(ET.parse(tmp_path / "junit.xml").iter("testcase"))))
     assert "host.run_id" in properties
+
+
+def test_progress_is_shown_past_capture_and_leaves_redirected_output_alone(tmp_path: Path, shared_cache: Path) -> None:
+    tests = """
+import contextlib
+import io
+from lab import progress
+
+def test_redirected():
+    taken = io.StringIO()
+    with contextlib.redirect_stdout(taken):
+        with progress.step("training a network"):
+            print("inside")
+        print("after")
+    assert taken.getvalue() == "inside\\nafter\\n"
+
+def test_captured(capsys):
+    with progress.step("measuring"):
+        print("inside")
+    assert capsys.readouterr().out == "inside\\n"
+"""
+    for workers in ([], ["-n", "1"]):
+        session = run_session(tmp_path, shared_cache, tests, *workers)
+        assert session.status == 0, session.output
+        assert "* training a network …" in session.output
+        assert re.search(r"measuring: done in [\d.]+ s", session.output)
