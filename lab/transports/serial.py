@@ -6,6 +6,7 @@ import io
 import os
 import select
 import socket
+import time
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -13,6 +14,8 @@ import serial
 from serial.tools.list_ports import comports
 
 from lab.errors import TransportError
+
+_GATHER_S = 0.0002
 
 
 class SerialPort:
@@ -78,17 +81,28 @@ class SerialPort:
             if self._descriptor is None:
                 self._port.timeout = timeout_s
                 return bytes(self._port.read(max(1, self._port.in_waiting)))
-            if self._socket is not None:
-                # An emulator sends byte by byte, and Nagle's algorithm at its end holds all but the first until that
-                # is acknowledged. Asking for more acknowledges it now, not in 40 ms; what has gathered comes at once.
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            self._acknowledge()
             ready, _, _ = select.select([self._descriptor], [], [], timeout_s)
+            if ready:
+                self._gather()
             data = os.read(self._descriptor, 65536) if ready else b""
         except (serial.SerialException, OSError, ValueError) as error:
             raise self._broken(error) from error
         if ready and not data:
             raise self._broken("the other end closed it")
         return data
+
+    def _acknowledge(self) -> None:
+        # An emulator sends byte by byte, and Nagle's algorithm at its end holds all but the first until that is
+        # acknowledged: now, because more is wanted, and not in 40 ms.
+        if self._socket is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def _gather(self) -> None:
+        # Taking its bytes one by one would slow the emulator down, which shares the processors with us.
+        if self._socket is not None:
+            self._acknowledge()
+            time.sleep(_GATHER_S)
 
     def close(self) -> None:
         """Close the port; safe to call twice."""

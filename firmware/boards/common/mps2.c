@@ -23,6 +23,8 @@ void mps2_init(void)
 {
     REGISTER(BOARD_UART0 + UART_BAUDDIV) = 16;
     REGISTER(BOARD_UART0 + UART_CTRL) = CTRL_TX_ENABLE | CTRL_RX_ENABLE;
+    /* QEMU asks its line for input after a read, not when the receiver is enabled: else the first byte may wait. */
+    (void)REGISTER(BOARD_UART0 + UART_DATA);
     REGISTER(BOARD_UART1 + UART_BAUDDIV) = 16;
     REGISTER(BOARD_UART1 + UART_CTRL) = CTRL_TX_ENABLE;
     clock_start();
