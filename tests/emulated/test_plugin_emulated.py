@@ -53,18 +53,20 @@ def test_repeats_exactly(deploy, measure):
     first, second = (measure(deploy("tiny")).record("instructions").raw for _ in range(2))
     assert first == second
 
-def kill_qemu(device):
-    os.kill(device._target._qemu.pid, signal.SIGKILL)
-
 def dying(device, times):
     run, left = device.run, [times]
 
     def run_and_die(job, **options):
+        killed = False
         for number, event in enumerate(run(job, **options)):
             yield event
             if number == 2 and left[0]:
                 left[0] -= 1
-                kill_qemu(device)
+                killed = True
+                os.kill(device._target._qemu.pid, signal.SIGKILL)
+        if killed:  # all of the job was on its way already
+            device._target._qemu._process.wait()
+            device._target.check_alive()
     return run_and_die
 
 def test_emulator_dies_once(deploy, measure, device, monkeypatch):
