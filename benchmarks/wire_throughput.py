@@ -31,7 +31,7 @@ from lab.wire import Session
 
 TURNS = 25
 SENT_BYTES = 8192
-COPIES = 16
+COPIES = 40
 BOUND = 0.8
 TIMEOUT_S = 60.0
 
