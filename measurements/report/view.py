@@ -559,9 +559,9 @@ def _explanations(runs: Sequence[Run]) -> tuple[str, ...]:
         )
     if any(run.provenance.energy_model for run in runs):
         said.append(
-            "Modelled energy is read by an emulated meter, in the device's virtual time, from a model of the board whose "
-            "source stands under each run. It checks the whole way from marker to joule; it does not tell what a real "
-            "board draws."
+            "Modelled energy is read by an emulated meter, in the device's virtual time, from a model of the board; "
+            "each run names the model's source. It checks the whole way from marker to joule; it does not tell what "
+            "a real board draws."
         )
     if any(not run.provenance.emulator and run.provenance.clock != "virtual" for run in runs):
         said.append("Runs marked hardware were measured on real devices and are summarised in a table of their own.")
