@@ -89,7 +89,7 @@ def described(costs: Sequence[Cost]) -> str:
 
 def main() -> int:
     prepared = spoken_digits()
-    whole = replace(prepared.job, warmup=0, repeats=1, quiet_us=0)
+    whole = replace(prepared.job, warmup=0, repeats=1, quiet_us=0, marker_line=False)
     measured = first_samples(whole, prepared.model.input.size, INFERENCES)
     silent = replace(first_samples(whole, prepared.model.input.size, 1), warmup=INFERENCES - 1)
     with_host, alone = zip(*take_turns(measured, silent), strict=True)

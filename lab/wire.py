@@ -29,6 +29,7 @@ from lab.transports.base import ByteStream, MemoryPort
 VERSION = 1
 LONGEST_FRAME = 1 << 16
 PROFILE_LAYERS = 1
+SILENT_MARKER = 2
 _RUN_KEYS = frozenset(("t", "s", "j", "n", "c", "w", "r", "f", "q"))
 _PUT_OVERHEAD = 64
 _DEATH_NOTICE_TRIES = 20
@@ -286,7 +287,7 @@ class Session:
                 f"job {job.name!r}: parameters {', '.join(reserved)} have names the protocol uses itself",
                 hint=f"any name but {', '.join(sorted(_RUN_KEYS))}",
             )
-        flags = PROFILE_LAYERS if job.profile else 0
+        flags = (PROFILE_LAYERS if job.profile else 0) | (0 if job.marker_line else SILENT_MARKER)
         message: dict[str, Value] = {"t": "run", "j": job.name, "n": "samples", "c": job.count, "w": job.warmup}
         message |= {"r": job.repeats, "f": flags, "q": job.quiet_us, **job.parameters}
         self._job = job.name

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 from helpers.sandbox import foreign_names, private_places
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["pytester"]
+
+# How fast a shared machine is today says nothing of the code.
+settings.register_profile("lab", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("lab")
 
 
 @pytest.fixture(scope="session")

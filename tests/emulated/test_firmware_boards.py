@@ -174,6 +174,17 @@ def test_infer_gives_the_models_outputs_and_the_marker_line_its_edges(image: Art
     assert 0 < done.stack_high_water < 1024
 
 
+def test_a_job_without_the_marker_line_sends_nothing_on_it(image: Artifact, tmp_path: Path) -> None:
+    with board(image, tmp_path) as running:
+        running.session.put("samples", SAMPLES)
+        silent = list(running.session.run(Job("infer", b"", 1, marker_line=False)))
+        loud = running.run("infer", count=1)
+        edges = running.edges(4)
+    first, second = ([one for one in events if isinstance(one, RegionEvent)] for events in (silent, loud))
+    assert edges[1:3] == [(second[0].begin, 1), (second[0].end, 0)]
+    assert first[0].cycles == second[0].cycles
+
+
 def test_the_plugin_counts_what_the_clock_counts(image: Artifact, tmp_path: Path) -> None:
     """Between its two stores to the marker the plug-in sees the region and a constant part of its edges."""
     with board(image, tmp_path, build_plugin(tmp_path)) as running:

@@ -32,7 +32,7 @@ from lab.errors import (
     WorkloadError,
 )
 from lab.events import Done, Event, Job, LogEvent, MetricEvent, RegionEvent, ResultEvent
-from lab.wire import PROFILE_LAYERS, Session
+from lab.wire import PROFILE_LAYERS, SILENT_MARKER, Session
 
 Message = dict[str, Any]
 Fate = Literal["pass", "drop", "repeat", "damage", "cut"]
@@ -481,7 +481,7 @@ def test_a_job_and_its_parameters() -> None:
         {**DONE, "n": 1, "x": 1, "z": "a key of the future"},
     ]
     device = Device(frames)
-    got = list(opened(device).run(Job("infer", b"", 2, 3, 4, True, 5000, {"lanes": 8})))
+    got = list(opened(device).run(Job("infer", b"", 2, 3, 4, True, 5000, parameters={"lanes": 8})))
     assert got == [
         RegionEvent("inference", 0, 0, 42),
         LogEvent("warm"),
@@ -492,6 +492,12 @@ def test_a_job_and_its_parameters() -> None:
     ]
     sent = {"t": "run", "s": 1, "j": "infer", "n": "samples", "c": 2, "w": 3, "r": 4, "f": PROFILE_LAYERS, "q": 5000}
     assert device.executed == [{**sent, "lanes": 8}]
+
+
+def test_the_marker_line_is_left_silent_on_request() -> None:
+    device = Device([DONE])
+    list(opened(device).run(Job("infer", b"", 1, marker_line=False)))
+    assert device.executed[0]["f"] == SILENT_MARKER
 
 
 @given(st.integers(1, 4), fates, fates)
