@@ -311,6 +311,8 @@ class Session:
                 yield event
                 return
             yield event
+            if isinstance(event, RegionEvent) and "d" in received:
+                yield ResultEvent(event.index, _bytes(received, "d"))
 
     def reset(self) -> None:
         """Ask the device to reset itself; open the session again afterwards."""

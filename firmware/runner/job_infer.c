@@ -25,9 +25,12 @@ static void time_sample(const job_parameters_t *job, uint32_t sample, const int8
         region_times_t times = region_end();
         if (!(job->flags & JOB_FLAG_SILENT_MARKER))
             region_send_marks(times);
-        session_event("inference", sample, times.begin, times.end);
+        if (i + 1 < job->repeats)
+            session_event("inference", sample, times.begin, times.end);
+        else
+            session_event_with_result("inference", sample, times.begin, times.end, (const uint8_t *)output,
+                                      lab_model.output_bytes);
     }
-    session_result(sample, (const uint8_t *)output, lab_model.output_bytes);
 }
 
 static void profile_sample(const int8_t *input, int8_t *output, region_times_t *layers)

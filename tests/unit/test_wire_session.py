@@ -494,6 +494,17 @@ def test_a_job_and_its_parameters() -> None:
     assert device.executed == [{**sent, "lanes": 8}]
 
 
+def test_a_result_may_come_with_its_event() -> None:
+    device = Device([{**event(0), "d": b"\x07\x08"}, {**DONE, "n": 1, "x": 1}])
+    got = list(opened(device).run(Job("infer", b"", 1)))
+    assert got[:2] == [RegionEvent("inference", 0, 0, 42), ResultEvent(0, b"\x07\x08")]
+
+
+def test_a_result_with_an_event_must_be_bytes() -> None:
+    with pytest.raises(ProtocolError, match="'d' is 'text', expected bytes"):
+        list(opened(Device([{**event(0), "d": "text"}, DONE])).run(Job("infer", b"", 1)))
+
+
 def test_the_marker_line_is_left_silent_on_request() -> None:
     device = Device([DONE])
     list(opened(device).run(Job("infer", b"", 1, marker_line=False)))
