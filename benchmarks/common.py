@@ -1,6 +1,8 @@
 """What the benchmarks share: claims with a verdict, the emulated boards, and a raw firmware to compare with.
 
-Speed is claimed as exact counts, or as ratios of medians taken in turn within one run, since the machine may be busy.
+Speed is claimed as exact counts, or as ratios of figures taken in turns within one run, since the machine may be busy.
+The ratio is one of medians; where two processes must run at once for a figure to mean anything (QEMU and the host at
+the two ends of a line), it is one of the best turns: other load can only slow a turn down.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ void reset(void)
 {
     R(0x40004010u) = 16;
     R(0x40004008u) = 3;
+    (void)DATA; /* QEMU looks for input again after a read, not after the receiver was enabled. */
     put('R');
     for (;;) {
         uint8_t command = get();

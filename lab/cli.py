@@ -102,8 +102,10 @@ def run(config: Path, workload: str, names: str, variant: str, repeats: int, sam
     from lab.doctor import availability
     from lab.reporting import mirror, new_session_id, report_session
     from lab.runs import deploy, measure
+    from lab.workloads import get
     from measurements.store import Store
 
+    get(workload)  # an unknown one is said once, not for every device
     session_id = new_session_id()
     failures = []
     with Store(store_dir()) as store:
@@ -118,7 +120,7 @@ def run(config: Path, workload: str, names: str, variant: str, repeats: int, sam
                     measurement = measure(deployment, store, session_id, repeats=repeats, samples=samples)
             except LabError as error:
                 failures.append(entry.name)
-                click.echo(f"{entry.name}: {error}", err=True)
+                click.echo("\n".join((f"{entry.name}: {error}", *getattr(error, "__notes__", ()))), err=True)
                 continue
             _print_run(measurement.run)
     page = report_session(store_dir(), session_id, reports_dir())
@@ -148,7 +150,8 @@ def report(session: str | None, listing: bool) -> None:
         chosen = session or store.latest_session()
     page = report_session(store_dir(), chosen, reports_dir()) if chosen else None
     if page is None:
-        raise click.ClickException(f"{store_dir()} holds no runs of session {chosen!r}; `lab report --list` names them")
+        found = f"no runs of session {chosen!r}; `lab report --list` names them" if chosen else "no runs yet"
+        raise click.ClickException(f"{store_dir()} holds {found}")
     click.echo(f"report: {page}")
 
 

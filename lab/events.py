@@ -114,6 +114,8 @@ class Job:
         repeats: timed passes over each sample.
         profile: also report every layer as region ``layer`` with the layer's number as index.
         quiet_us: quiet time before the first and after the last region, microseconds of the device's clock.
+        marker_line: whether an emulated board reports marker edges on its second UART; without a meter nobody needs
+            them. A marker pin is driven either way.
         parameters: further parameters of the job.
     """
 
@@ -124,4 +126,5 @@ class Job:
     repeats: int = 1
     profile: bool = False
     quiet_us: int = 2000
+    marker_line: bool = True
     parameters: Mapping[str, int] = field(default_factory=dict)

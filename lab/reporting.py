@@ -9,8 +9,9 @@ from lab import progress
 
 
 def new_session_id() -> str:
-    """Sortable by time, readable in a path."""
-    return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{time.time_ns() % 10**6:06d}"
+    """Sortable by time, readable in a path: UTC to the microsecond."""
+    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(seconds))}-{nanoseconds // 1000:06d}"
 
 
 def report_session(store_path: Path, session_id: str, reports: Path) -> Path | None:

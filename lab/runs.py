@@ -198,7 +198,7 @@ class _Attempt:
         prepared = self._deployment.prepared
         count = prepared.job.count if samples is None else samples
         job = first_samples(prepared.job, prepared.model.input.size, count)
-        job = replace(job, repeats=repeats)
+        job = replace(job, repeats=repeats, marker_line=False)
         self._run_main(job)
         outputs = _outputs(self._main, job.count, self._deployment.prepared.model.output.size)
         self._run_metered(job)
@@ -269,7 +269,7 @@ class _Attempt:
             recorder = Recorder(meter, config.marker_input)
             try:
                 with recorder:
-                    for _ in _collect(self._deployment.device, replace(metered, warmup=0), capture):
+                    for _ in _collect(self._deployment.device, replace(metered, warmup=0, marker_line=True), capture):
                         pass
                     recorder.finish(len(capture.events), quiet_s)
             finally:
@@ -418,13 +418,14 @@ def _plan(deployment: Deployment) -> RunDetail:
         for index, layer in enumerate(model.layers)
     ]
     buffers = [Buffer(plan.name, plan.offset, plan.size, plan.first, plan.last) for plan in model.buffers]
-    notes = (*deployment.prepared.facts, deployment.prepared.dataset.note)
+    facts, note = deployment.prepared.facts, deployment.prepared.dataset.note
+    notes = facts if any(note in fact for fact in facts) else (*facts, note)
     return RunDetail(
         tuple(layers),
         tuple(buffers),
         model.arena_bytes,
         model.lower_bound_bytes,
-        notes=tuple(dict.fromkeys(note for note in notes if note)),
+        notes=notes,
     )
 
 

@@ -29,6 +29,7 @@ from lab.transports.base import ByteStream, MemoryPort
 VERSION = 1
 LONGEST_FRAME = 1 << 16
 PROFILE_LAYERS = 1
+SILENT_MARKER = 2
 _RUN_KEYS = frozenset(("t", "s", "j", "n", "c", "w", "r", "f", "q"))
 _PUT_OVERHEAD = 64
 _DEATH_NOTICE_TRIES = 20
@@ -286,7 +287,7 @@ class Session:
                 f"job {job.name!r}: parameters {', '.join(reserved)} have names the protocol uses itself",
                 hint=f"any name but {', '.join(sorted(_RUN_KEYS))}",
             )
-        flags = PROFILE_LAYERS if job.profile else 0
+        flags = (PROFILE_LAYERS if job.profile else 0) | (0 if job.marker_line else SILENT_MARKER)
         message: dict[str, Value] = {"t": "run", "j": job.name, "n": "samples", "c": job.count, "w": job.warmup}
         message |= {"r": job.repeats, "f": flags, "q": job.quiet_us, **job.parameters}
         self._job = job.name
@@ -310,6 +311,8 @@ class Session:
                 yield event
                 return
             yield event
+            if isinstance(event, RegionEvent) and "d" in received:
+                yield ResultEvent(event.index, _bytes(received, "d"))
 
     def reset(self) -> None:
         """Ask the device to reset itself; open the session again afterwards."""
@@ -331,6 +334,15 @@ class Session:
         deadline = self._fill(window, messages)
         while window:
             answer = self._receive(deadline)
+            if answer is not None and answer.get("t") not in ("ack", "error"):
+                self._early.append(answer)
+                if self._job and answer.get("t") != "log":
+                    # A job that reports has been accepted, even if the acknowledgement was lost.
+                    self._settled = True
+                    return
+                if time.monotonic() < deadline:
+                    continue
+                answer = None
             if answer is None or self._wants_repetition(answer, window):
                 if attempts >= self._attempts:
                     raise Hang(
@@ -342,17 +354,10 @@ class Session:
                 # The zero ends whatever is left of a frame that was cut short.
                 self._write(b"\x00" + b"".join(frame for _, frame in window))
                 deadline = time.monotonic() + self._acknowledge_s
-            elif answer.get("t") == "ack":
-                if _drop_acknowledged(window, answer.get("a")):
-                    attempts = 1
-                    self._settled = True
-                    deadline = self._fill(window, messages)
-            elif answer.get("t") != "error":
-                self._early.append(answer)
-                if self._job and answer.get("t") != "log":
-                    # A job that reports has been accepted, even if the acknowledgement was lost.
-                    self._settled = True
-                    return
+            elif answer.get("t") == "ack" and _drop_acknowledged(window, answer.get("a")):
+                attempts = 1
+                self._settled = True
+                deadline = self._fill(window, messages)
 
     def _fill(self, window: deque[tuple[int, bytes]], messages: Iterator[dict[str, Value]]) -> float:
         """Send as many new frames as there are credits; returns until when an answer is due."""

@@ -24,6 +24,7 @@ needed=(
 )
 for_tests=(
   "command -v clang:clang"
+  "command -v llvm-symbolizer:llvm"
   "ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-$(uname -m).a:libclang-rt-14-dev"
   "command -v aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu"
   "test -e /usr/aarch64-linux-gnu/include/stdio.h:libc6-dev-arm64-cross"

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #define JOB_FLAG_PROFILE 1u
+#define JOB_FLAG_SILENT_MARKER 2u /* no frames on the marker line; the marker pin is driven all the same */
 
 typedef struct {
     cbor_map_t parameters; /* the whole `run` message, for parameters by name */

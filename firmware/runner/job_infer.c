@@ -11,16 +11,26 @@ static bool input_is_valid(const job_parameters_t *job)
            job->blob->total / job->count >= lab_model.input_bytes;
 }
 
+static void send_idle_mark(const job_parameters_t *job)
+{
+    if (!(job->flags & JOB_FLAG_SILENT_MARKER))
+        region_send_idle_mark();
+}
+
 static void time_sample(const job_parameters_t *job, uint32_t sample, const int8_t *input, int8_t *output)
 {
     for (uint32_t i = 0; i < job->repeats; i++) {
         region_begin("inference");
         lab_model.infer(input, output, lab_arena);
         region_times_t times = region_end();
-        region_send_marks(times);
-        session_event("inference", sample, times.begin, times.end);
+        if (!(job->flags & JOB_FLAG_SILENT_MARKER))
+            region_send_marks(times);
+        if (i + 1 < job->repeats)
+            session_event("inference", sample, times.begin, times.end);
+        else
+            session_event_with_result("inference", sample, times.begin, times.end, (const uint8_t *)output,
+                                      lab_model.output_bytes);
     }
-    session_result(sample, (const uint8_t *)output, lab_model.output_bytes);
 }
 
 static void profile_sample(const int8_t *input, int8_t *output, region_times_t *layers)
@@ -42,12 +52,12 @@ bool job_infer(const job_parameters_t *job)
 
     for (uint32_t i = 0; i < job->warmup; i++)
         lab_model.infer(samples, output, lab_arena);
-    region_send_idle_mark();
+    send_idle_mark(job);
     region_quiet(job->quiet_us);
     for (uint32_t i = 0; i < job->count; i++)
         time_sample(job, i, samples + (size_t)i * lab_model.input_bytes, output);
     region_quiet(job->quiet_us);
-    region_send_idle_mark();
+    send_idle_mark(job);
     if (job->flags & JOB_FLAG_PROFILE)
         for (uint32_t i = 0; i < job->count; i++)
             profile_sample(samples + (size_t)i * lab_model.input_bytes, output, layers);

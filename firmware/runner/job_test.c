@@ -6,7 +6,7 @@
 #include "session.h"
 
 /* Nothing is mapped here on any board of ours. */
-#define UNMAPPED ((uintptr_t)0x90000000u)
+#define UNMAPPED ((uintptr_t)0x5FFF0000u)
 
 bool job_crash(const job_parameters_t *job)
 {

@@ -17,6 +17,7 @@
 #define CREDITS 1u
 /* Leaves room for the other keys of a result frame. */
 #define RESULT_CHUNK 960u
+#define EVENT_RESULT_BYTES 256u
 
 static wire_receiver_t receiver;
 static wire_frame_t frame;
@@ -94,15 +95,34 @@ void session_error(const char *code, const char *place, const char *message)
     finish();
 }
 
-void session_event(const char *region, uint32_t index, uint64_t begin_cycles, uint64_t end_cycles)
+static void begin_event(const char *region, uint32_t index, uint64_t begin_cycles, uint64_t end_cycles)
 {
     begin_sequenced("event");
     wire_add_text(&frame, "r", region);
     wire_add_uint(&frame, "i", index);
     wire_add_uint(&frame, "b", begin_cycles);
     wire_add_uint(&frame, "e", end_cycles);
-    finish();
     events++;
+}
+
+void session_event(const char *region, uint32_t index, uint64_t begin_cycles, uint64_t end_cycles)
+{
+    begin_event(region, index, begin_cycles, end_cycles);
+    finish();
+}
+
+void session_event_with_result(const char *region, uint32_t index, uint64_t begin_cycles, uint64_t end_cycles,
+                               const uint8_t *data, uint32_t bytes)
+{
+    begin_event(region, index, begin_cycles, end_cycles);
+    bool fits = bytes <= EVENT_RESULT_BYTES;
+    if (fits) {
+        wire_add_bytes(&frame, "d", data, bytes);
+        results++;
+    }
+    finish();
+    if (!fits)
+        session_result(index, data, bytes);
 }
 
 void session_metric(const char *name, float value)

@@ -12,6 +12,9 @@ void session_init(void);
 void session_receive(uint8_t byte);
 
 void session_event(const char *region, uint32_t index, uint64_t begin, uint64_t end);
+/* An event and the result of its pass; in one frame where the result is short, since a UART counts bytes. */
+void session_event_with_result(const char *region, uint32_t index, uint64_t begin, uint64_t end, const uint8_t *data,
+                               uint32_t bytes);
 void session_metric(const char *name, float value);
 void session_result(uint32_t index, const uint8_t *data, uint32_t bytes);
 void session_log(const char *message);

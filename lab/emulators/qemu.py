@@ -25,6 +25,7 @@ from lab.emulators.tcg_plugin import QEMU, MarkerCount, read_counts
 from lab.errors import Crash, CrashReport, EmulatorError
 
 _START_TIMEOUT_S = 20.0
+_DEATH_S = 1.0
 _FOLDER_PREFIX = "lab-qemu-"
 
 
@@ -54,13 +55,13 @@ class _Monitor:
         connection.settimeout(_START_TIMEOUT_S)
         self._connection = connection
         self._lines = connection.makefile("rb")
-        self._lines.readline()
         self.execute("qmp_capabilities")
 
     def execute(self, command: str, **arguments: str) -> object:
         request = {"execute": command, "arguments": arguments}
         try:
             self._connection.sendall(json.dumps(request).encode() + b"\n")
+            # Its greeting and its events come in between; they have neither key.
             while line := self._lines.readline():
                 answer = json.loads(line)
                 if "return" in answer:
@@ -92,10 +93,11 @@ class Qemu:
     def __init__(
         self, spec: QemuMachine, firmware: Path, *, marker_socket: Path | None = None, plugin: Path | None = None
     ) -> None:
+        # QEMU runs in a folder of its own.
         self._spec = spec
-        self._firmware = firmware
-        self._marker_socket = marker_socket
-        self._plugin = plugin
+        self._firmware = firmware.absolute()
+        self._marker_socket = None if marker_socket is None else marker_socket.absolute()
+        self._plugin = None if plugin is None else plugin.absolute()
         self._process: subprocess.Popen[bytes] | None = None
         self._monitor: _Monitor | None = None
         self._memory: mmap.mmap | None = None
@@ -119,30 +121,49 @@ class Qemu:
             EmulatorError: QEMU died at start; carries its own words.
         """
         _sweep_folders()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-"))
-        self._log = (self._folder / "qemu.log").open("wb")
         listener = socket.socket(socket.AF_UNIX)
         try:
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-"))
+            self._log = (self._folder / "qemu.log").open("wb")
             listener.bind(str(self._folder / "qmp"))
             listener.listen(1)
             self._process = spawn(self._command(), cwd=self._folder, log=self._log)
-            self._monitor = _Monitor(self._accept(listener))
-            self.serial_url = self._find_serial()
-            self._map_memory()
+            self._connect(listener)
+        except OSError as error:
+            self.stop()
+            raise EmulatorError(
+                f"QEMU cannot be started in {tempfile.gettempdir()}: {error}",
+                hint="free some space, or name another folder, with a short path, with TMPDIR",
+            ) from error
         except BaseException:
             self.stop()
             raise
         finally:
             listener.close()
 
+    def _connect(self, listener: socket.socket) -> None:
+        try:
+            self._monitor = _Monitor(self._accept(listener))
+            self.serial_url = self._find_serial()
+        except EmulatorError:
+            # QEMU opens its monitor before it looks at the rest of its orders: if it dies of them, its own words count.
+            self._await_end()
+            self.check_alive()
+            raise
+        self._map_memory()
+
+    def _await_end(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_DEATH_S)
+
     def _command(self) -> list[str | Path]:
         spec, folder = self._spec, self._here()
         command: list[str | Path] = [QEMU, "-M", spec.machine, "-display", "none", "-nodefaults", "-S"]
         command += ["-kernel", self._firmware, "-icount", f"shift={spec.icount_shift}"]
         command += ["-chardev", "socket,id=qmp,path=qmp", "-mon", "chardev=qmp,mode=control"]
-        # Without nodelay Nagle's algorithm holds all but the first byte of an answer for 40 ms.
-        serial = "socket,id=ser0,host=127.0.0.1,port=0,server=on,wait=off,nodelay=on"
-        command += ["-chardev", serial, "-serial", "chardev:ser0"]
+        # Nagle's algorithm stays on: QEMU sends every byte by itself, and gathering them halves what that costs.
+        command += ["-chardev", "socket,id=ser0,host=127.0.0.1,port=0,server=on,wait=off", "-serial", "chardev:ser0"]
         if self._marker_socket is not None:
             command += ["-chardev", f"socket,id=marker,path={self._marker_socket}", "-serial", "chardev:marker"]
         if spec.shared_bytes:

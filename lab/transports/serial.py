@@ -6,6 +6,7 @@ import io
 import os
 import select
 import socket
+import time
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -13,6 +14,8 @@ import serial
 from serial.tools.list_ports import comports
 
 from lab.errors import TransportError
+
+_GATHER_S = 0.0002
 
 
 class SerialPort:
@@ -61,22 +64,45 @@ class SerialPort:
         """Write all of ``data``."""
         try:
             self._port.write(data)
+        except serial.SerialTimeoutException as error:
+            raise TransportError(
+                f"serial port {self.name} took no bytes for {self._port.write_timeout:g} s",
+                hint="the device hangs, or flow control holds the line: reset it, or plug it out and in",
+                transient=True,
+            ) from error
         except (serial.SerialException, OSError) as error:
             raise self._broken(error) from error
 
     def read(self, timeout_s: float) -> bytes:
         """Return what has arrived; wait up to ``timeout_s`` for the first byte."""
+        if not self._port.is_open:
+            raise self._broken("it is closed")
         try:
             if self._descriptor is None:
                 self._port.timeout = timeout_s
                 return bytes(self._port.read(max(1, self._port.in_waiting)))
+            self._acknowledge()
             ready, _, _ = select.select([self._descriptor], [], [], timeout_s)
+            if ready:
+                self._gather()
             data = os.read(self._descriptor, 65536) if ready else b""
         except (serial.SerialException, OSError, ValueError) as error:
             raise self._broken(error) from error
         if ready and not data:
             raise self._broken("the other end closed it")
         return data
+
+    def _acknowledge(self) -> None:
+        # An emulator sends byte by byte, and Nagle's algorithm at its end holds all but the first until that is
+        # acknowledged: now, because more is wanted, and not in 40 ms.
+        if self._socket is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def _gather(self) -> None:
+        # Taking its bytes one by one would slow the emulator down, which shares the processors with us.
+        if self._socket is not None:
+            self._acknowledge()
+            time.sleep(_GATHER_S)
 
     def close(self) -> None:
         """Close the port; safe to call twice."""

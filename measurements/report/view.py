@@ -557,11 +557,11 @@ def _explanations(runs: Sequence[Run]) -> tuple[str, ...]:
             "work. They repeat exactly, so that a change of one instruction shows, but they know nothing of caches, "
             "pipelines or flash wait states and are never compared with hardware figures."
         )
-    models = _joined(run.provenance.energy_model for run in runs if run.provenance.energy_model)
-    if models:
+    if any(run.provenance.energy_model for run in runs):
         said.append(
-            "Modelled energy is read by an emulated meter, in the device's virtual time, from a model of the board "
-            f"({models}). It checks the whole way from marker to joule; it does not tell what a real board draws."
+            "Modelled energy is read by an emulated meter, in the device's virtual time, from a model of the board; "
+            "each run names the model's source. It checks the whole way from marker to joule; it does not tell what "
+            "a real board draws."
         )
     if any(not run.provenance.emulator and run.provenance.clock != "virtual" for run in runs):
         said.append("Runs marked hardware were measured on real devices and are summarised in a table of their own.")

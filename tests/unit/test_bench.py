@@ -19,13 +19,14 @@ def bench() -> Bench:
     [
         ("m7", ["m7"]),
         ("m7, m4f", ["m4f", "m7"]),
-        ("class:mcu", ["m4f", "m7"]),
+        ("class:mcu", ["m4f", "m7", "m55"]),
         ("class:host", ["host"]),
         ("cpu:cortex-m7", ["m7"]),
+        ("cpu:cortex-m55", ["m55"]),
         ("board:mps2-an386", ["m4f"]),
-        ("feature:meter", ["m4f", "m7"]),
-        ("class:mcu+feature:fpu-dp", ["m7"]),
-        ("class:mcu+feature:fpu-dp,host", ["m7", "host"]),
+        ("feature:meter", ["m4f", "m7", "m55"]),
+        ("class:mcu+feature:fpu-dp", ["m7", "m55"]),
+        ("class:mcu+feature:fpu-dp,host", ["m7", "m55", "host"]),
         ("source:hardware", ["host"]),
         ("class:host+feature:meter", []),
     ],
@@ -56,5 +57,5 @@ def test_an_unknown_term_names_the_nearest_and_all(bench: Bench, expression: str
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are(bench: Bench) -> None:
-    with pytest.raises(ConfigError, match="allowed: m4f, m7, host"):
+    with pytest.raises(ConfigError, match="allowed: m4f, m7, m55, host"):
         bench.get("raspberry")

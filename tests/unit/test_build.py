@@ -210,7 +210,7 @@ def test_what_only_the_linker_sees_is_said_in_our_words(tmp_path: Path, old: str
 def test_an_unknown_board_lists_the_known_ones(cache: Path) -> None:
     with pytest.raises(ConfigError, match=r"no firmware for board 'toaster'.*host, linux-aarch64, mps2-an386"):
         build(tiny_model(), "toaster", cache=cache)
-    assert {"host", "mps2-an386", "mps2-an500"} <= set(boards())
+    assert {"host", "mps2-an386", "mps2-an500", "mps3-an547"} <= set(boards())
 
 
 def test_bare_metal_has_no_sanitizers(cache: Path) -> None:

@@ -84,9 +84,9 @@ def test_a_missing_tool_is_named_with_its_package(
 @pytest.mark.parametrize(
     ("program", "unavailable"),
     [
-        ("qemu-system-arm", {"m4f", "m7"}),
-        ("arm-none-eabi-gcc", {"m4f", "m7"}),
-        ("cmake", {"m4f", "m7", "host"}),
+        ("qemu-system-arm", {"m4f", "m7", "m55"}),
+        ("arm-none-eabi-gcc", {"m4f", "m7", "m55"}),
+        ("cmake", {"m4f", "m7", "m55", "host"}),
         ("cc", set()),
         ("influxd", set()),
     ],

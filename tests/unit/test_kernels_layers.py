@@ -270,7 +270,12 @@ def test_extreme_values_do_not_overflow(library: ctypes.CDLL) -> None:
             check(library, operator, np.full(8000, value, dtype=np.int8))
 
 
-COMPILERS = (("arm-none-eabi-gcc", "-mcpu=cortex-m4"), ("arm-none-eabi-gcc", "-mcpu=cortex-m7"), ("clang-14", "-O2"))
+COMPILERS = (
+    ("arm-none-eabi-gcc", "-mcpu=cortex-m4"),
+    ("arm-none-eabi-gcc", "-mcpu=cortex-m7"),
+    ("arm-none-eabi-gcc", "-mcpu=cortex-m55+nomve"),
+    ("clang-14", "-O2"),
+)
 
 
 @pytest.mark.parametrize(("compiler", "flag"), COMPILERS)

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import MeterError
-from lab.power.base import SampleBlock
-from lab.power.collect import join
+from lab.power.base import SampleBlock, join
 from lab.power.ppk2_stream import Calibration, StreamDecoder, StreamReport
 
 VOLTAGE_V = 3.3

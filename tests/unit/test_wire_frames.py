@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Sequence
 
@@ -16,7 +17,8 @@ Messages = list[dict[str, Value]]
 
 keys = st.text(max_size=6)
 numbers = st.integers(min_value=0, max_value=2**64 - 1)
-scalars = numbers | st.text(max_size=40) | st.binary(max_size=600) | st.booleans() | st.none() | st.floats(allow_nan=False)
+texts = st.text(max_size=40) | st.binary(max_size=600)
+scalars = numbers | texts | st.booleans() | st.none() | st.floats(allow_nan=False)
 messages = st.dictionaries(keys, scalars | st.dictionaries(keys, numbers, max_size=4), max_size=8)
 
 
@@ -32,7 +34,8 @@ def decode_independently(frame: bytes) -> object:
 
 def frame_around(payload: bytes) -> bytes:
     """A frame whose COBS and CRC are right, whatever the payload is."""
-    return cobs.encode(payload + zlib.crc32(payload).to_bytes(4, "little")) + b"\0"
+    encoded: bytes = cobs.encode(payload + zlib.crc32(payload).to_bytes(4, "little"))
+    return encoded + b"\0"
 
 
 def received(data: bytes) -> Messages:
@@ -41,7 +44,7 @@ def received(data: bytes) -> Messages:
 
 def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
     bounds = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(bounds)]
 
 
 @given(messages)
@@ -82,11 +85,12 @@ def test_a_truncated_frame_is_no_frame(message: dict[str, Value], data: st.DataO
 def test_every_single_bit_flip_is_noticed() -> None:
     """All of them, in frames with and without zeros and longer than a COBS block: CRC-32 sees every flip of one bit in
     the data; a flip in a COBS length moves a zero or cuts the frame, which the CRC sees as well."""
-    for message in (
+    sent: Messages = [
         {"t": "ack", "a": 7},
         {"t": "put", "s": 1, "n": "samples", "z": 300, "o": 0, "d": bytes(range(256)) + bytes(44)},
         {"t": "result", "s": 2, "i": 0, "d": b"\xff" * 600},
-    ):
+    ]
+    for message in sent:
         frame = encode_frame(message)
         for place in range(8 * (len(frame) - 1)):
             damaged = bytearray(frame)

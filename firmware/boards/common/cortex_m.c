@@ -108,9 +108,9 @@ __attribute__((naked, used)) static void fault_handler(void)
 void port_lockup(void)
 {
     /* With FAULTMASK set this runs at the priority of a hard fault, so the fault cannot be taken. */
-    __asm__ volatile("cpsid f" ::: "memory");
+    __asm__ volatile("cpsid f\n udf #0" ::: "memory");
     for (;;)
-        (void)REGISTER(0x90000000u);
+        continue;
 }
 #endif
 

@@ -1,4 +1,4 @@
-/* Lines, clock and marker of Arm's MPS2 boards, as QEMU models them. A board's board.h gives the addresses. */
+/* Lines of Arm's MPS2 and MPS3 boards, as QEMU models them. A board's board.h gives the addresses. */
 #ifndef LAB_MPS2_H
 #define LAB_MPS2_H
 

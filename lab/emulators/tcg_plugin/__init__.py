@@ -19,12 +19,15 @@ _SOURCE = Path(__file__).with_name("lab_count.c")
 _FLAGS = ("-std=c99", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
 
 
-@cache
 def qemu_version() -> str:
     """``QEMU x.y.z``, or an empty string where QEMU is not installed."""
-    if shutil.which(QEMU) is None:
-        return ""
-    text = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False).stdout
+    program = shutil.which(QEMU)
+    return "" if program is None else _version_of(program)
+
+
+@cache
+def _version_of(program: str) -> str:
+    text = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
     found = re.search(r"version (\d+\S*)", text)
     return f"QEMU {found.group(1)}" if found else "QEMU"
 

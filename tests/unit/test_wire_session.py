@@ -1,0 +1,756 @@
+"""The host's session against a model of a device, over a line that loses, repeats, damages and cuts frames.
+
+The model is written from docs/wire.md and uses cobs, zlib and cbor2 directly. The line is in memory and answers at
+once, so every time-out here is zero and nothing sleeps.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+import cbor2
+import pytest
+from cobs import cobs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.errors import (
+    ConfigError,
+    Crash,
+    EmulatorError,
+    Hang,
+    LabError,
+    OutOfMemory,
+    ProtocolError,
+    TransportError,
+    WorkloadError,
+)
+from lab.events import Done, Event, Job, LogEvent, MetricEvent, RegionEvent, ResultEvent
+from lab.wire import PROFILE_LAYERS, SILENT_MARKER, Session
+
+Message = dict[str, Any]
+Fate = Literal["pass", "drop", "repeat", "damage", "cut"]
+
+MTU = 128
+BLOB_BYTES = 4096
+BLOB_ADDRESS = 0x2000
+HELLO: Message = {
+    "v": 1, "b": "0123456789abcdef", "d": "model-board", "k": "virtual", "h": 25_000_000, "u": MTU, "cr": 1,
+    "ba": 0, "bs": BLOB_BYTES, "ar": 1024, "st": 2048, "mo": "tiny",
+}  # fmt: skip
+
+
+def frame(message: Message) -> bytes:
+    payload = cbor2.dumps(message)
+    encoded: bytes = cobs.encode(payload + zlib.crc32(payload).to_bytes(4, "little"))
+    return encoded + b"\0"
+
+
+def unframe(piece: bytes) -> Message | None:
+    try:
+        raw = cobs.decode(piece)
+    except cobs.DecodeError:
+        return None
+    good = len(raw) >= 4 and zlib.crc32(raw[:-4]) == int.from_bytes(raw[-4:], "little")
+    return cbor2.loads(raw[:-4]) if good else None
+
+
+class Line:
+    """One direction of the line; frames meet the fates in order, those behind the last fate pass."""
+
+    def __init__(self) -> None:
+        self.fates: Iterator[Fate] = iter(())
+        self._rest = b""
+
+    def carry(self, data: bytes) -> bytes:
+        *pieces, self._rest = (self._rest + data).split(b"\0")
+        return b"".join(self._one(piece + b"\0") if piece else b"\0" for piece in pieces)
+
+    def _one(self, sent: bytes) -> bytes:
+        match next(self.fates, "pass"):
+            case "drop":
+                return b""
+            case "repeat":
+                return sent + sent
+            case "damage":
+                middle = len(sent) // 2
+                return sent[:middle] + bytes([sent[middle] ^ 0x10 or 0x11]) + sent[middle + 1 :]
+            case "cut":
+                return sent[: len(sent) // 2]
+            case _:
+                return sent
+
+
+class Device:
+    """A runner as docs/wire.md has it, with a line in each direction; a ByteStream for the host."""
+
+    def __init__(self, job_frames: Iterable[Message] = (), **hello: object) -> None:
+        self.name = "model"
+        self.hello = {**HELLO, **hello}
+        self.to_device = Line()
+        self.to_host = Line()
+        self.blobs: dict[str, bytearray] = {}
+        self.totals: dict[str, int] = {}
+        self.memory = bytearray(BLOB_BYTES)
+        self.executed: list[Message] = []
+        self.deaf = False
+        self._job_frames = list(job_frames)
+        self._last = 0
+        self._next = 0
+        self._incoming = b""
+        self._outgoing = b""
+
+    # ---- ByteStream and MemoryPort ----
+
+    def write(self, data: bytes) -> None:
+        *pieces, self._incoming = (self._incoming + self.to_device.carry(data)).split(b"\0")
+        for piece in pieces:
+            message = unframe(piece) if piece else None
+            if message is not None and not self.deaf:
+                self._take(message)
+
+    def read(self, timeout_s: float) -> bytes:
+        data, self._outgoing = self._outgoing, b""
+        return data
+
+    def close(self) -> None:
+        pass
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        self.memory[address - BLOB_ADDRESS : address - BLOB_ADDRESS + len(data)] = data
+
+    # ---- the runner ----
+
+    def say(self, message: Message) -> None:
+        """Send a numbered frame."""
+        self.send({"s": self._next, **message})
+        self._next += 1
+
+    def send(self, message: Message) -> None:
+        self.babble(frame(message))
+
+    def babble(self, data: bytes) -> None:
+        self._outgoing += self.to_host.carry(data)
+
+    def restart(self) -> None:
+        self._last = self._next = 0
+        self.say({"t": "hello", **self.hello})
+
+    def _take(self, message: Message) -> None:
+        number = message["s"]
+        if message["t"] == "hello":
+            self.restart()
+        elif number == self._last != 0:
+            self.send({"t": "ack", "a": number})
+        elif number != self._last + 1:
+            self.say({"t": "error", "c": "sequence", "p": "frame", "m": "not next", "a": number})
+        elif message["t"] == "put" and (refused := self._put(message)):
+            self.say({"t": "error", "c": refused, "p": "put", "m": "refused", "a": number})
+        else:
+            self._last = number
+            self.executed.append(message)
+            self.send({"t": "ack", "a": number})
+            if message["t"] == "run":
+                for job_frame in self._job_frames:
+                    self.say(job_frame)
+            elif message["t"] == "reset":
+                self.restart()
+
+    def _put(self, message: Message) -> str:
+        name, total = message["n"], message["z"]
+        if total > BLOB_BYTES:
+            return "size"
+        if "p" in message:
+            data = bytes(self.memory[:total])
+            self.blobs[name] = bytearray(data)
+            return "" if zlib.crc32(data) == message["k"] else "checksum"
+        if message["o"] == 0:
+            self.blobs[name], self.totals[name] = bytearray(), total
+        blob = self.blobs.get(name, bytearray())
+        if len(blob) != message["o"] or self.totals.get(name) != total:
+            return "size"
+        blob += message["d"]
+        return ""
+
+
+def opened(device: Device, **settings: float) -> Session:
+    session = Session(device, acknowledge_s=0.0, attempts=int(settings.get("attempts", 8)))
+    session.open(1.0)
+    return session
+
+
+def job(name: str = "infer", parameters: Mapping[str, int] = MappingProxyType({})) -> Job:
+    return Job(name, blob=b"", count=2, parameters=parameters)
+
+
+def event(index: int) -> Message:
+    return {"t": "event", "r": "inference", "i": index, "b": 100 * index, "e": 100 * index + 42}
+
+
+DONE: Message = {"t": "done", "y": 700, "a": 96, "c": 12345, "n": 2, "x": 0}
+EVENTS: list[Event] = [RegionEvent("inference", i, 100 * i, 100 * i + 42) for i in range(2)]
+
+fates = st.lists(st.sampled_from(["pass", "pass", "drop", "repeat", "damage", "cut"]), max_size=40)
+FAULTS: tuple[Fate, ...] = ("drop", "repeat", "damage", "cut")
+
+
+def fate_of(place: int, fault: Fate) -> Iterator[Fate]:
+    """Only the frame number ``place`` meets the fault."""
+    yield from itertools.repeat("pass", place)
+    yield fault
+
+
+# ---- opening ------------------------------------------------------------------------------------------------------
+
+
+def test_hello_says_who_it_is() -> None:
+    hello = opened(Device(cr=3)).hello
+    assert (hello.protocol, hello.build_id, hello.board, hello.clock, hello.clock_hz) == (
+        1, "0123456789abcdef", "model-board", "virtual", 25_000_000,
+    )  # fmt: skip
+    assert (hello.mtu, hello.credits, hello.blob_address, hello.blob_bytes) == (MTU, 3, 0, BLOB_BYTES)
+    assert (hello.arena_bytes, hello.stack_bytes, hello.model) == (1024, 2048, "tiny")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("direction", ["to_device", "to_host"])
+def test_a_hello_is_asked_again(fault: Fate, direction: str) -> None:
+    device = Device()
+    getattr(device, direction).fates = iter([fault])
+    session = Session(device)
+    session.open(0.5)
+    session.put("samples", b"abc")
+    assert device.blobs["samples"] == b"abc"
+
+
+def test_a_late_second_answer_to_hello_is_no_restart() -> None:
+    device = Device()
+    session = opened(device)
+    device.restart()
+    session.put("samples", bytes(300))
+    assert device.blobs["samples"] == bytes(300)
+
+
+def test_a_device_that_announces_itself_is_not_asked() -> None:
+    device = Device()
+    device.to_device.fates = iter(["drop"] * 100)
+    device.restart()
+    assert Session(device).open(1.0, ask=False).model == "tiny"
+
+
+def test_a_device_whose_announcement_was_lost_is_asked_after_half_the_time() -> None:
+    assert Session(Device()).open(0.1, ask=False).model == "tiny"
+
+
+def test_wrong_build_names_both() -> None:
+    with pytest.raises(ProtocolError, match=r"runs build 0123456789abcdef, deployed was fedcba9876543210"):
+        Session(Device()).open(1.0, build_id="fedcba9876543210")
+
+
+def test_wrong_version_names_both() -> None:
+    with pytest.raises(ProtocolError, match="speaks wire version 2, this lab speaks 1"):
+        Session(Device(v=2)).open(1.0)
+
+
+def test_a_device_that_refuses_our_version() -> None:
+    device = Device()
+    device.deaf = True
+    device.say({"t": "error", "c": "version", "p": "hello", "m": "this device speaks version 2", "a": 0})
+    with pytest.raises(ProtocolError, match="this device speaks version 2"):
+        Session(device).open(1.0)
+
+
+def silent() -> Device:
+    device = Device()
+    device.deaf = True
+    return device
+
+
+def test_silence_is_a_hang() -> None:
+    with pytest.raises(Hang, match="said nothing"):
+        Session(silent()).open(0.01)
+
+
+def test_only_garbage_names_the_baud_rate() -> None:
+    device = silent()
+    device.babble(b"\x80\xff\x13\x00" * 50)
+    with pytest.raises(TransportError, match=r"200 bytes .* none a frame") as error:
+        Session(device).open(0.01)
+    assert "baud" in error.value.hint
+
+
+def test_endless_garbage_does_not_outlast_the_time() -> None:
+    """A device at another baud rate never pauses: every read has something."""
+
+    class Endless(Device):
+        def read(self, timeout_s: float) -> bytes:
+            return b"\x55\xaa\x00\xf0" * 16
+
+    with pytest.raises(TransportError, match="none a frame"):
+        Session(Endless()).open(0.02)
+
+
+def test_endless_logs_do_not_keep_a_frame_waiting_for_ever() -> None:
+    class Chatty(Device):
+        def read(self, timeout_s: float) -> bytes:
+            self.say({"t": "log", "m": "tick"})
+            return super().read(timeout_s)
+
+    device = Chatty()
+    session = Session(device, acknowledge_s=0.01, attempts=2)
+    session.open(1.0)
+    device.deaf = True
+    with pytest.raises(Hang, match="not acknowledged in 2 tries"):
+        session.put("samples", b"abc")
+
+
+def test_frames_of_an_old_job_are_no_garbage() -> None:
+    device = silent()
+    for index in range(3):
+        device.say(event(index))
+    with pytest.raises(Hang, match=r"sent 3 frame\(s\) .* but no hello"):
+        Session(device).open(0.01)
+
+
+def test_nothing_goes_without_a_session() -> None:
+    session = Session(Device())
+    for use in (lambda: session.hello, lambda: session.put("a", b""), lambda: list(session.run(job())), session.reset):
+        with pytest.raises(ProtocolError, match="not open"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("h", 0), ("h", "fast"), ("k", "sundial"), ("b", 7), ("u", -1), ("bs", True), ("mo", None), ("st", b"1")],
+)
+def test_a_malformed_hello_names_the_field(key: str, value: object) -> None:
+    device = Device()
+    device.hello[key] = value
+    with pytest.raises(ProtocolError, match=f"'{key}'|'{value}'"):
+        Session(device).open(1.0)
+
+
+# ---- blobs --------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 4), st.binary(max_size=900), fates, fates)
+def test_a_blob_arrives_exactly_or_an_error_says_so(
+    credits: int, data: bytes, outward: list[Fate], homeward: list[Fate]
+) -> None:
+    device = Device(cr=credits)
+    session = opened(device)
+    device.to_device.fates, device.to_host.fates = iter(outward), iter(homeward)
+    try:
+        session.put("samples", data)
+    except LabError:
+        return
+    assert device.blobs["samples"] == data
+    assert [message["s"] for message in device.executed] == list(range(1, len(device.executed) + 1))
+
+
+@given(st.integers(1, 4), st.binary(max_size=900), st.lists(st.sampled_from(["pass", "repeat"]), max_size=40))
+def test_repeated_frames_are_harmless(credits: int, data: bytes, repeats: list[Fate]) -> None:
+    device = Device([event(0), event(1), DONE], cr=credits)
+    session = opened(device)
+    device.to_device.fates, device.to_host.fates = iter(repeats), iter(repeats)
+    session.put("samples", data)
+    assert list(session.run(job()))[:-1] == EVENTS
+    assert device.blobs["samples"] == data
+    assert [message["t"] for message in device.executed].count("run") == 1
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("credits", [1, 2, 3, 4])
+@pytest.mark.parametrize("place", range(6))
+def test_one_fault_on_the_way_out_is_mended(fault: Fate, credits: int, place: int) -> None:
+    """Whichever of the six frames it hits; and mended with one repetition, not one per refused frame of the window."""
+    data = bytes(range(200)) + bytes(130)
+    device = Device(cr=credits)
+    session = opened(device)
+    device.to_device.fates = fate_of(place, fault)
+    session.put("samples", data)
+    assert len(device.executed) == 6
+    assert device.blobs["samples"] == data
+    assert session.resent_frames <= credits + (fault == "cut") * credits
+
+
+@pytest.mark.parametrize("credits", [1, 2, 3, 4])
+@pytest.mark.parametrize("place", range(6))
+def test_a_lost_acknowledgement_is_mended(credits: int, place: int) -> None:
+    device = Device(cr=credits)
+    session = opened(device)
+    device.to_host.fates = fate_of(place, "damage")
+    session.put("samples", bytes(330))
+    assert device.blobs["samples"] == bytes(330)
+    assert len(device.executed) == 6
+
+
+def test_at_most_credits_frames_are_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(cr=3)
+    session = opened(device, attempts=1)
+    device.deaf = True
+    written: list[bytes] = []
+    monkeypatch.setattr(device, "write", written.append)
+    with pytest.raises(Hang):
+        session.put("samples", bytes(900))
+    assert len(written) == 3
+
+
+def test_no_acknowledgement_is_a_hang_after_all_attempts() -> None:
+    device = Device()
+    session = opened(device, attempts=4)
+    device.deaf = True
+    with pytest.raises(Hang, match="not acknowledged in 4 tries"):
+        session.put("samples", b"abc")
+    assert session.resent_frames == 3
+
+
+@given(st.binary(max_size=2000), st.text(max_size=10))
+def test_no_message_is_longer_than_the_device_takes(data: bytes, name: str) -> None:
+    device = Device()
+    opened(device).put(name, data)
+    assert device.blobs[name] == data
+    assert max(len(cbor2.dumps(message)) for message in device.executed) <= MTU
+
+
+def test_a_device_with_too_small_a_buffer_is_refused_not_ignored() -> None:
+    with pytest.raises(ProtocolError, match="takes messages of 64 bytes; blob 'samples' needs more than 71"):
+        opened(Device(u=64)).put("samples", b"abc")
+
+
+def test_a_blob_that_is_too_large_is_not_sent() -> None:
+    device = Device(bs=10)
+    with pytest.raises(ProtocolError, match="'samples' has 11 bytes; model-board has room for 10"):
+        opened(device).put("samples", bytes(11))
+    assert device.executed == []
+
+
+def test_the_number_of_a_refused_frame_is_used_again() -> None:
+    """Else every later frame would be out of order for ever."""
+    device = Device(bs=BLOB_BYTES + 100, cr=4)
+    session = opened(device)
+    with pytest.raises(ProtocolError, match="'size' at put"):
+        session.put("samples", bytes(BLOB_BYTES + 1))
+    session.put("samples", b"fits")
+    assert device.blobs["samples"] == b"fits"
+
+
+def test_memory_port() -> None:
+    device = Device(ba=BLOB_ADDRESS)
+    session = opened(device)
+    data = bytes(range(256)) * 10
+    session.put("samples", data, device)
+    assert device.blobs["samples"] == data
+    assert [sorted(message) for message in device.executed] == [["k", "n", "p", "s", "t", "z"]]
+
+
+def test_memory_that_does_not_hold_what_was_placed() -> None:
+    device = Device(ba=BLOB_ADDRESS)
+
+    class Broken:
+        def write_memory(self, address: int, data: bytes) -> None:
+            device.write_memory(address, data[:-1] + b"?")
+
+    with pytest.raises(ProtocolError, match="'checksum' at put"):
+        opened(device).put("samples", b"abcdef", Broken())
+
+
+def test_a_device_without_a_place_for_blobs_gets_them_over_the_wire() -> None:
+    device = Device(ba=0)
+    opened(device).put("samples", b"abc", device)
+    assert "d" in device.executed[0]
+
+
+# ---- jobs ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_and_its_parameters() -> None:
+    frames: list[Message] = [
+        event(0),
+        {"t": "log", "m": "warm"},
+        {"t": "metric", "n": "loss", "v": 0.5},
+        {"t": "metric", "n": "epoch", "v": 3},
+        {"t": "result", "i": 0, "d": b"\x01\x02"},
+        {"t": "weather", "rain": True},
+        {**DONE, "n": 1, "x": 1, "z": "a key of the future"},
+    ]
+    device = Device(frames)
+    got = list(opened(device).run(Job("infer", b"", 2, 3, 4, True, 5000, parameters={"lanes": 8})))
+    assert got == [
+        RegionEvent("inference", 0, 0, 42),
+        LogEvent("warm"),
+        MetricEvent("loss", 0.5),
+        MetricEvent("epoch", 3.0),
+        ResultEvent(0, b"\x01\x02"),
+        Done(700, 96, 12345, 1, 1),
+    ]
+    sent = {"t": "run", "s": 1, "j": "infer", "n": "samples", "c": 2, "w": 3, "r": 4, "f": PROFILE_LAYERS, "q": 5000}
+    assert device.executed == [{**sent, "lanes": 8}]
+
+
+def test_a_result_may_come_with_its_event() -> None:
+    device = Device([{**event(0), "d": b"\x07\x08"}, {**DONE, "n": 1, "x": 1}])
+    got = list(opened(device).run(Job("infer", b"", 1)))
+    assert got[:2] == [RegionEvent("inference", 0, 0, 42), ResultEvent(0, b"\x07\x08")]
+
+
+def test_a_result_with_an_event_must_be_bytes() -> None:
+    with pytest.raises(ProtocolError, match="'d' is 'text', expected bytes"):
+        list(opened(Device([{**event(0), "d": "text"}, DONE])).run(Job("infer", b"", 1)))
+
+
+def test_the_marker_line_is_left_silent_on_request() -> None:
+    device = Device([DONE])
+    list(opened(device).run(Job("infer", b"", 1, marker_line=False)))
+    assert device.executed[0]["f"] == SILENT_MARKER
+
+
+@given(st.integers(1, 4), fates, fates)
+def test_what_a_job_yields_is_right_as_far_as_it_goes(
+    credits: int, outward: list[Fate], homeward: list[Fate]
+) -> None:
+    device = Device([event(0), event(1), DONE], cr=credits)
+    session = opened(device)
+    device.to_device.fates, device.to_host.fates = iter(outward), iter(homeward)
+    got: list[Event] = []
+    try:
+        for one in session.run(job(), silence_s=0.0):
+            got.append(one)
+    except LabError:
+        assert got == EVENTS[: len(got)]
+    else:
+        assert got == [*EVENTS, Done(700, 96, 12345, 2, 0)]
+    assert [message["t"] for message in device.executed] in ([], ["run"])
+
+
+def test_a_lost_acknowledgement_of_a_job_that_reports() -> None:
+    device = Device([event(0), event(1), DONE])
+    session = opened(device)
+    device.to_host.fates = iter(["drop"])
+    assert list(session.run(job()))[:-1] == EVENTS
+    session.put("samples", b"next")
+    assert device.blobs["samples"] == b"next"
+
+
+def test_a_gap_names_the_numbers() -> None:
+    device = Device([event(0), event(1), DONE])
+    session = opened(device)
+    device.to_host.fates = iter(["pass", "pass", "damage"])
+    with pytest.raises(ProtocolError, match=r"lost 1 frame\(s\): expected number 2, got 3 \('done'\); 1 damaged"):
+        list(session.run(job()))
+    assert session.garbage_bytes > 0
+
+
+def test_frames_sent_twice_are_counted_and_dropped() -> None:
+    device = Device([event(0), event(1), DONE])
+    session = opened(device)
+    device.to_host.fates = iter(["pass", "repeat", "repeat"])
+    assert list(session.run(job()))[:-1] == EVENTS
+    assert session.repeated_frames == 2
+
+
+def test_a_restart_in_the_middle_of_a_session() -> None:
+    device = Device([event(0)])
+    session = opened(device)
+    events = session.run(job())
+    assert next(events) == EVENTS[0]
+    device.restart()
+    with pytest.raises(ProtocolError, match="restarted by itself"):
+        next(events)
+    with pytest.raises(ProtocolError):
+        session.put("samples", b"")
+    session.open(1.0)
+    session.put("samples", b"again")
+    assert device.blobs["samples"] == b"again"
+
+
+def test_a_silent_job_is_a_hang() -> None:
+    session = opened(Device([event(0)]))
+    with pytest.raises(Hang, match="'infer' sent nothing for 0 s"):
+        list(session.run(job(), silence_s=0.0))
+
+
+def test_frames_of_an_abandoned_job_never_reach_the_next_one() -> None:
+    device = Device([event(0), event(1), DONE])
+    session = opened(device)
+    next(session.run(job()))
+    assert session.unfinished_job == "infer"
+    for use in (lambda: session.put("samples", b""), lambda: next(session.run(job("other")))):
+        with pytest.raises(ProtocolError, match="'infer' was not followed to its end"):
+            use()
+    session.open(1.0)
+    assert list(session.run(job()))[:-1] == EVENTS
+    assert session.unfinished_job == ""
+
+
+def test_reset_and_open_again_even_if_all_comes_in_one_piece() -> None:
+    device = Device()
+    session = opened(device)
+    session.put("samples", b"abc")
+    session.reset()
+    device.to_device.fates = iter(["drop"] * 9)
+    assert session.open(1.0, ask=False).board == "model-board"
+    device.to_device.fates = iter(())
+    session.put("samples", b"def")
+    assert device.blobs["samples"] == b"def"
+
+
+def test_a_frame_without_a_number() -> None:
+    device = Device()
+    session = opened(device)
+    device.send({"t": "log", "m": "hello"})
+    with pytest.raises(ProtocolError, match="'log' carries no sequence number"):
+        session.put("samples", b"")
+
+
+# ---- what a device reports ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        *((code, ProtocolError) for code in ("version", "unknown", "size", "checksum", "input", "busy", "new-code")),
+        ("overflow", OutOfMemory),
+        ("crash", Crash),
+        ("nan", WorkloadError),
+    ],
+)
+def test_every_error_code_has_its_class(code: str, expected: type[LabError]) -> None:
+    device = Device([event(0), {"t": "error", "c": code, "p": "somewhere", "m": "something", "g": {}, "r": ""}])
+    session = opened(device)
+    with pytest.raises(expected, match=f"'{code}' at somewhere: something") as error:
+        list(session.run(job()))
+    assert type(error.value) is expected
+    session.put("samples", b"the session goes on")
+    assert device.blobs["samples"] == b"the session goes on"
+
+
+def test_a_crash_carries_registers_and_region() -> None:
+    registers = {"pc": 0x1234, "lr": 0x8001, "cfsr": 0x400, "odd": "text"}
+    device = Device([{"t": "error", "c": "crash", "p": "fault", "m": "fault", "g": registers, "r": "inference"}])
+    with pytest.raises(Crash) as error:
+        list(opened(device).run(job()))
+    assert error.value.report.registers == {"pc": 0x1234, "lr": 0x8001, "cfsr": 0x400}
+    assert error.value.report.region == "inference"
+
+
+@pytest.mark.parametrize(
+    ("message", "field_name"),
+    [
+        ({"t": "event", "r": 1, "i": 0, "b": 0, "e": 1}, "r"),
+        ({"t": "event", "r": "x", "i": -1, "b": 0, "e": 1}, "i"),
+        ({"t": "event", "r": "x", "i": 0, "b": 0.5, "e": 1}, "b"),
+        ({"t": "event", "r": "x", "i": 0, "b": 0}, "e"),
+        ({"t": "event", "r": "x", "i": 0, "b": 5, "e": 4}, "e"),
+        ({"t": "metric", "n": "x", "v": "much"}, "v"),
+        ({"t": "metric", "n": "x", "v": True}, "v"),
+        ({"t": "metric", "v": 1}, "n"),
+        ({"t": "result", "i": 0, "d": "text"}, "d"),
+        ({"t": "result", "i": 0, "d": b"ab", "z": 3}, "o"),
+        ({"t": "log"}, "m"),
+        ({"t": "done", "y": 1, "a": 1, "c": True, "n": 0, "x": 0}, "c"),
+    ],
+)
+def test_a_malformed_field_is_named(message: Message, field_name: str) -> None:
+    with pytest.raises(ProtocolError, match=f"'{message['t']}': '{field_name}'"):
+        list(opened(Device([message])).run(job()))
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5), st.integers(1, 70))
+def test_results_in_pieces_are_joined(results: list[bytes], piece: int) -> None:
+    frames: list[Message] = []
+    for index, data in enumerate(results):
+        for at in range(0, max(len(data), 1), piece):
+            frames.append({"t": "result", "i": index, "d": data[at : at + piece], "o": at, "z": len(data)})
+    got = list(opened(Device([*frames, DONE])).run(job()))
+    assert got[:-1] == [ResultEvent(index, data) for index, data in enumerate(results)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        ([(0, 0, 4, b"ab"), (0, 3, 4, b"c")], "result 0: a piece at offset 3 came after 2 bytes"),
+        ([(7, 1, 4, b"ab")], "result 7: a piece at offset 1 came after 0 bytes"),
+        ([(0, 0, 4, b"abc"), (0, 3, 4, b"de")], "result 0: 5 bytes came, 4 were announced"),
+        ([(3, 0, 4, b"abc")], "result 3: the job ended after 3 bytes of it"),
+    ],
+)
+def test_results_whose_pieces_do_not_fit(frames: list[tuple[int, int, int, bytes]], words: str) -> None:
+    sent: list[Message] = [{"t": "result", "i": i, "o": o, "z": z, "d": d} for i, o, z, d in frames]
+    with pytest.raises(ProtocolError, match=words):
+        list(opened(Device([*sent, DONE])).run(job()))
+
+
+# ---- what a user asks ---------------------------------------------------------------------------------------------
+
+
+def test_parameters_may_not_hide_the_protocols_own_keys() -> None:
+    device = Device([DONE])
+    with pytest.raises(ConfigError, match="parameters c, t have names"):
+        list(opened(device).run(job(parameters={"t": 1, "c": 2, "lanes": 3})))
+    assert device.executed == []
+
+
+def test_a_job_with_too_many_parameters_is_refused_before_it_is_sent() -> None:
+    device = Device([DONE])
+    with pytest.raises(ProtocolError, match=r"a 'run' message of \d+ bytes; model-board takes 128"):
+        list(opened(device).run(job(parameters={f"parameter_{n}": n for n in range(10)})))
+    assert device.executed == []
+
+
+# ---- a line that breaks -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Grave:
+    """Asked whether the peer is alive; says it is dead from the third time on."""
+
+    asked: int = field(default=0)
+
+    def __call__(self) -> None:
+        self.asked += 1
+        if self.asked > 2:
+            raise EmulatorError("QEMU died")
+
+
+def broken(*_: object) -> bytes:
+    raise TransportError("the line broke")
+
+
+@pytest.mark.parametrize("method", ["read", "write"])
+def test_the_death_notice_of_the_peer_comes_first(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    device = Device()
+    session = Session(device, board_is_alive=Grave())
+    session.open(1.0)
+    setattr(device, method, broken)
+    with pytest.raises(EmulatorError, match="QEMU died"):
+        session.put("samples", b"abc")
+
+
+@pytest.mark.parametrize("method", ["read", "write"])
+def test_a_broken_line_to_a_peer_that_lives(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    device = Device()
+    session = opened(device)
+    setattr(device, method, broken)
+    with pytest.raises(TransportError, match="the line broke"):
+        session.put("samples", b"abc")
+
+
+def test_a_peer_that_dies_while_we_wait() -> None:
+    device = Device([event(0)])
+    alive: list[Callable[[], None]] = [lambda: None]
+    session = Session(device, board_is_alive=lambda: alive[0]())
+    session.open(1.0)
+    events = session.run(job())
+    assert next(events) == EVENTS[0]
+    alive[0] = Grave(asked=2)
+    with pytest.raises(EmulatorError, match="QEMU died"):
+        next(events)
