@@ -1,7 +1,7 @@
 """Inputs for MLPerf Tiny's models: half real data, half noise and smooth inputs of all means and contrasts.
 
-Real means: spoken digits for the keyword model and the sound model (not the benchmarks' own front ends), photographs that
-come with scikit-learn for the two image models.
+Real means: spoken digits for the keyword model and the sound model (not the benchmarks' own front ends), photographs
+that come with scikit-learn for the two image models.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from helpers.model_inputs import MODELS, model_inputs, model_path
 from helpers.tflite_builder import Operator, Tensor, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,7 +25,6 @@ Int8 = npt.NDArray[np.int8]
 EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEEDS = st.integers(0, 2**31)
 SAMPLES = 6
-MODELS = ("kws_ref_model", "pretrainedResnet_quant", "vww_96_int8", "ad01_int8")
 
 
 def litert_outputs(model: bytes, samples: Int8, *, output_type: type = np.int8) -> npt.NDArray[np.generic]:
@@ -452,49 +451,14 @@ def test_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         import_graph(tmp_path / "model.h5")
 
 
-def mlperf_model(name: str) -> Path:
-    folder = os.environ.get("LAB_DATA", "")
-    path = Path(folder) / "mlperf-tiny" / f"{name}.tflite"
-    if not folder or not path.is_file():
-        pytest.skip(f"LAB_DATA does not hold mlperf-tiny/{name}.tflite")
-    return path
-
-
-def structured(rng: np.random.Generator, shape: Sequence[int], count: int) -> Int8:
-    """Half noise, half smooth or flat inputs with all means and contrasts."""
-    samples = random_int8(rng, count, *shape)
-    for index in range(count // 2):
-        steps = rng.normal(0, 1, shape)
-        smooth = np.cumsum(steps, axis=0) * rng.uniform(0, 20) + rng.uniform(-128, 128)
-        samples[index] = np.clip(smooth, -128, 127).astype(np.int8)
-    return samples
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_mlperf_tiny_model_equals_litert(name: str, tmp_path: Path) -> None:
     """200 inputs each, host C against LiteRT's reference kernels."""
-    path = mlperf_model(name)
+    path = model_path(name)
     compiled, graph = import_model(path, name=name)
-    rng = np.random.default_rng(0)
-    samples = structured(rng, compiled.input.shape, 200)
-    if name == "kws_ref_model":
-        samples[:100] = spoken(compiled.input.scale, compiled.input.zero_point)
+    samples = model_inputs(name, compiled.input, 200)
     expected = litert_outputs(path.read_bytes(), samples)
     assert len(np.unique(expected, axis=0)) > 8, "the inputs do not exercise the model"
     np.testing.assert_array_equal(HostModel(compiled, tmp_path).run(samples), expected)
     np.testing.assert_array_equal(graph.run_integer(samples[:8]), expected[:8])
     assert compiled.arena_bytes <= 1.05 * compiled.lower_bound_bytes
-
-
-def spoken(scale: float, zero_point: int) -> Int8:
-    """MFCCs of 100 spoken digits, 49 frames of 10 coefficients, stretched to the model's range of inputs."""
-    from lab.workloads.data import spoken_digits
-    from lab.workloads.data.mfcc import mfcc, one_second
-
-    recordings = spoken_digits.load(Path(os.environ["LAB_DATA"]))
-    features = mfcc(np.stack([one_second(clip) for clip in recordings.clips[::30]]))
-    stretch = min(
-        (-128 - zero_point) * scale / float(features.min()), (127 - zero_point) * scale / float(features.max())
-    )
-    quantised = np.rint(features * stretch / scale) + zero_point
-    return np.clip(quantised, -128, 127).astype(np.int8)[..., None]
