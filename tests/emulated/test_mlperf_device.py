@@ -18,6 +18,7 @@ from lab.emulators.qemu import Qemu, QemuMachine
 from lab.transports.serial import SerialPort
 
 TINY_MODEL = Path(__file__).resolve().parents[1] / "data" / "tiny_model"
+PRINTED_US = 10
 VALUES = 64
 OFFSETS = np.concatenate([np.arange(8), np.zeros(56, np.int64)]).astype(np.uint8)
 
@@ -77,14 +78,18 @@ def test_accuracy_mode(image: Artifact) -> None:
             assert results == scores(sample)
 
 
-def test_performance_mode_repeats_to_the_instruction_and_lasts_ten_seconds(image: Artifact) -> None:
-    """Virtual microseconds: an instruction is 1/25 of one, whatever the host does."""
+def test_performance_mode_repeats_to_a_printed_number_and_lasts_ten_seconds(image: Artifact) -> None:
+    """Virtual microseconds: an instruction is 1/25 of one, whatever the host does.
+
+    The protocol prints the first time stamp inside the window. How long that takes depends on the number: on its digits
+    and on the divisions that yield them, some hundred instructions.
+    """
     with board(image) as client:
         client.until_ready()
         client.load(bytes(VALUES))
         (start, end), _ = client.infer(1000, 10)
         (again, last), _ = client.infer(1000, 10)
-        assert abs((last - again) - (end - start)) <= 1
+        assert abs((last - again) - (end - start)) < PRINTED_US
         count = 1_050_000 * 10_000 // (end - start)
         (begin, finish), results = client.infer(count, 0)
     assert finish - begin >= 10_000_000

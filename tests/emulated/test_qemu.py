@@ -405,8 +405,12 @@ OWNER = """
 """
 
 
-def test_kill_9_of_the_owner_leaves_nothing() -> None:
+def test_kill_9_of_the_owner_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     built(BOARD)
+    # A place of its own: any other test that starts QEMU meanwhile would do the sweeping.
+    private = Path(tempfile.mkdtemp(prefix="lab-"))
+    monkeypatch.setenv("TMPDIR", str(private))
+    monkeypatch.setattr(tempfile, "tempdir", str(private))
     shared_before = set(Path("/dev/shm").iterdir())
     script = textwrap.dedent(OWNER.format(tests=str(Path(__file__).parents[1]), board=BOARD))
     owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -420,10 +424,11 @@ def test_kill_9_of_the_owner_leaves_nothing() -> None:
         owner.communicate()
     assert eventually(lambda: not is_running(pid), within_s=5.0)
     assert set(Path("/dev/shm").iterdir()) <= shared_before
-    folder = list(Path(tempfile.gettempdir()).glob(f"lab-qemu-{owner.pid}-*"))
+    folder = list(private.glob(f"lab-qemu-{owner.pid}-*"))
     # Whoever starts QEMU next sweeps up the folder of the dead.
     with Qemu(machine_of(BOARD), built(BOARD).path):
         assert len(folder) == 1
         assert not folder[0].exists()
+    private.rmdir()
 
 

@@ -125,7 +125,8 @@ def test_run_with_an_unknown_workload_is_one_message(private_lab: Path) -> None:
     result = call("run", "spoken-digit")
     assert result.exit_code == 1
     assert result.output.splitlines() == [
-        f"Error: there is no workload 'spoken-digit'; there are: {', '.join(sorted(lab.workloads._REGISTRY))}",
+        f"Error: there is no workload 'spoken-digit'; there are: {', '.join(sorted(lab.workloads._REGISTRY))}, "
+        "and model files (.tflite, .onnx) by path",
         "  -> did you mean 'spoken-digits'?",
     ]
     assert not (private_lab / "store").exists()
