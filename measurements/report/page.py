@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lab.errors import StoreError
 from measurements.record import Run, Trace
-from measurements.report.view import page_view
+from measurements.report.view import MODEL_COLUMNS, page_view
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -34,7 +34,9 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(page=page_view(runs, traces, title, notes))
+    return environment.get_template("report.html.j2").render(
+        page=page_view(runs, traces, title, notes), model_columns=tuple(MODEL_COLUMNS)
+    )
 
 
 def write_report(

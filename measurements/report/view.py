@@ -172,6 +172,27 @@ class Trouble:
 
 
 @dataclass(frozen=True)
+class ModelRow:
+    """One run of a model file: what the plan and the emulator say of it, as texts in the order of ``MODEL_COLUMNS``."""
+
+    anchor: str
+    device: str
+    workload: str
+    figures: tuple[str, ...]
+
+
+MODEL_COLUMNS = {
+    "MACs": "macs",
+    "Instructions": "instructions",
+    "per MAC": "instructions_per_mac",
+    "Arena": "arena",
+    "Lower bound": "arena.lower_bound",
+    "Published reserve": "arena.published_reserve",
+    "Flash": "flash",
+}
+
+
+@dataclass(frozen=True)
 class Page:
     """Everything the template needs."""
 
@@ -186,6 +207,7 @@ class Page:
     explanations: tuple[str, ...]
     notes: tuple[str, ...]
     groups: tuple[SummaryGroup, ...]
+    models: tuple[ModelRow, ...]
     runs: tuple[RunView, ...]
 
 
@@ -211,6 +233,7 @@ def page_view(runs: Sequence[Run], traces: Mapping[str, Trace], title: str, note
         explanations=_explanations(runs),
         notes=tuple(notes),
         groups=_groups(runs),
+        models=_models(runs, views),
         runs=views,
     )
 
@@ -391,6 +414,18 @@ def _top(metric: str, runs: Sequence[Run]) -> float:
     found = [_find(run, metric, main_region(run)) for run in runs]
     values = [v for record in found if record is not None for v in (record.median, record.ci_high, record.p95)]
     return 1.04 * max((value for value in values if math.isfinite(value)), default=0.0)
+
+
+def _models(runs: Sequence[Run], views: Sequence[RunView]) -> tuple[ModelRow, ...]:
+    """Rows for the runs whose workload is a model file: those that say what an arena of theirs is planned to be."""
+    rows = []
+    for run, view in zip(runs, views, strict=True):
+        if _find(run, "arena.lower_bound") is None:
+            continue
+        found = [_find(run, metric, "inference") for metric in MODEL_COLUMNS.values()]
+        texts = tuple("" if record is None else short(record.median, record.unit) for record in found)
+        rows.append(ModelRow(view.anchor, run.provenance.device, _workload(run.provenance), texts))
+    return tuple(rows)
 
 
 def _find(run: Run, metric: str, region: str = "") -> Record | None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from lab.errors import StoreError
 from measurements.record import Buffer, Layer, Provenance, Record, Run, RunDetail, Source, Trace
 from measurements.report import publish, render, write_report
+from measurements.statistics import make_record
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "rect", "path", "line"}
 LAYERS = (
@@ -310,6 +311,26 @@ def test_error_bars_share_an_axis_within_a_table() -> None:
     slow_latency = slow.records[0].median
     assert widths[2] / widths[0] == pytest.approx(0.002 / slow_latency, rel=1e-3)
     assert max(widths) <= 100.0
+
+
+def test_runs_of_model_files_stand_in_a_table_of_plan_and_cost() -> None:
+    figures = [
+        ("inference", "instructions_per_mac", "instructions/MAC", 3.75),
+        ("run", "macs", "MAC", 2_656_768.0),
+        ("run", "arena", "bytes", 16064.0),
+        ("run", "arena.lower_bound", "bytes", 16064.0),
+        ("run", "arena.published_reserve", "bytes", 204800.0),
+    ]
+    added = tuple(make_record(region, name, unit, "emulated", [value]) for region, name, unit, value in figures)
+    plain, model = make_run(1), make_run(2, "m7")
+    page = render([plain, dataclasses.replace(model, records=(*model.records, *added))], {})
+    table = page[page.index("Models: plan and cost") :]
+    table = table[: table.index("</table>")]
+    for text in ("Published reserve", "3.75", "15.69", "200"):
+        assert text in table
+    assert ">m7</a>" in table
+    assert f">{plain.provenance.device}</a>" not in table
+    assert "Models: plan and cost" not in render([plain], {})
 
 
 def test_failed_run_is_named_first_with_error_and_retries() -> None:
