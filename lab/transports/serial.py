@@ -15,7 +15,7 @@ from serial.tools.list_ports import comports
 
 from lab.errors import TransportError
 
-_GATHER_S = 0.0002
+_GATHER_S = 0.002
 
 
 class SerialPort:
