@@ -81,8 +81,8 @@ def test_accuracy_mode(image: Artifact) -> None:
 def test_performance_mode_repeats_to_a_printed_number_and_lasts_ten_seconds(image: Artifact) -> None:
     """Virtual microseconds: an instruction is 1/25 of one, whatever the host does.
 
-    The protocol prints the first time stamp inside the window, and a number of one digit more takes 2 µs longer: 150 windows
-    lasted 5786 or 5787 µs with six digits, 5788 or 5789 µs with seven.
+    The protocol prints the first time stamp inside the window, and a number of one digit more takes 2 µs longer: 150
+    windows lasted 5786 or 5787 µs with six digits, 5788 or 5789 µs with seven.
     """
     with board(image) as client:
         client.until_ready()
