@@ -19,6 +19,7 @@ _RANKS = {
     "fixtures": 6,
     "lab.cli": 6,
     "lab.__main__": 6,
+    "lab.commands": 6,
     "lab.runs": 5,
     "lab.mlperf": 5,
     "lab.console": 5,
