@@ -1,15 +1,14 @@
 """Offset assignment: where in one arena each buffer lies, given its size and the steps during which it is live.
 
 This is dynamic storage allocation with known lifetimes: rectangles of fixed extent in time slide along the address
-axis until none overlap. It is NP-hard (Garey and Johnson 1979, problem SR2), yet the plans of neural networks are mostly
-easy. Cheap attempts come first and each stops the search as soon as the plan meets the lower bound, the most bytes live
-at once:
+axis until none overlap. It is NP-hard (Garey and Johnson 1979, problem SR2), yet the plans of neural networks are
+mostly easy. Attempts go from cheap to dear and end once a plan meets the lower bound, the most bytes live at once:
 
 1. greedy placement in several orders, into the lowest gap that is large enough and into the tightest one (cf.
    Pisarchyk and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference"),
 2. a seeded search over the order, which moves what ended above the bound to an earlier turn ("squeaky wheel
    optimisation", Joslin and Clements 1999),
-3. a mixed-integer programme for what is still too high, where it is small.
+3. where few buffers matter, a mixed-integer programme (HiGHS) of what is above what.
 
 All work limits are counts, never time: the same buffers get the same plan on every machine.
 """
@@ -29,6 +28,10 @@ SEARCH_VISITS = 4_000_000
 """Work limit of the search over orders, in buffer pairs looked at; about a second."""
 SEARCH_ORDERS = 2_000
 """Most orders the search tries."""
+EXACT_PAIRS = 300
+"""Most pairs of buffers live together that the mixed-integer programme is given; more take it minutes."""
+EXACT_NODES = 1_000
+"""Work limit of the mixed-integer programme, in branch-and-bound nodes."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,7 @@ def attempts(instance: Instance) -> Iterator[Plan]:
             if best is None or plan.height < best.height:
                 best, best_order = plan, order
     yield from search(instance, best_order)
+    yield from exact(instance)
 
 
 def heuristic_orders(instance: Instance) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -242,3 +246,75 @@ def tightest_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
             chosen, chosen_gap = cursor, gap
         cursor = max(cursor, end)
     return cursor if chosen < 0 else chosen
+
+
+def exact(instance: Instance) -> Iterator[Plan]:
+    """The plan of the mixed-integer programme over the buffers that matter, if they are few enough."""
+    core, rest = peel(instance)
+    inside = set(core)
+    pairs = [(i, j) for i in core for j in instance.conflicts[i] if i < j and j in inside]
+    if pairs and len(pairs) <= EXACT_PAIRS:
+        order = exact_order(instance, core, pairs)
+        if order:
+            yield place(instance, (*order, *reversed(rest)), lowest_gap, "mixed-integer programme")
+
+
+def peel(instance: Instance) -> tuple[list[int], list[int]]:
+    """Part the buffers into those that matter and those sure to find a gap below the bound wherever the others lie.
+
+    A buffer of s units among k neighbours of S units in all sees at most k + 1 gaps, of bound - S units in all; one of
+    them has s units if (k + 1) (s - 1) < bound - S. Whoever is peeled later is placed earlier.
+    """
+    core, rest = set(range(len(instance.sizes))), list[int]()
+    waiting = sorted(core)
+    while waiting:
+        index = waiting.pop()
+        near = [j for j in instance.conflicts[index] if j in core]
+        free = instance.bound - sum(instance.sizes[j] for j in near)
+        if index in core and (len(near) + 1) * (instance.sizes[index] - 1) < free:
+            core.remove(index)
+            rest.append(index)
+            waiting.extend(near)
+    return sorted(core), rest
+
+
+def exact_order(instance: Instance, core: Sequence[int], pairs: Sequence[tuple[int, int]]) -> list[int]:
+    """The buffers of ``core`` from the bottom of their lowest arrangement to its top; empty if none is found.
+
+    Variables are the offset of each buffer, whether the first of each pair lies below the second, and the height, which
+    is minimised between the bound and the sum of all sizes. The arena can be turned upside down, so one pair is fixed.
+    """
+    import numpy as np
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import coo_array
+
+    sizes, column = instance.sizes, {index: number for number, index in enumerate(core)}
+    limit = sum(sizes[index] for index in core)
+    height = len(core) + len(pairs)
+    terms: list[tuple[int, int, int]] = []
+    upper: list[int] = []
+    for pair, (i, j) in enumerate(pairs, start=len(core)):
+        below, above = len(upper), len(upper) + 1
+        terms += [(below, column[i], 1), (below, column[j], -1), (below, pair, limit)]
+        terms += [(above, column[j], 1), (above, column[i], -1), (above, pair, -limit)]
+        upper += [limit - sizes[i], -sizes[j]]
+    for index in core:
+        terms += [(len(upper), column[index], 1), (len(upper), height, -1)]
+        upper.append(-sizes[index])
+    rows, columns, values = zip(*terms, strict=True)
+    matrix = coo_array((values, (rows, columns)), shape=(len(upper), height + 1)).tocsr()
+    lowest, highest = np.zeros(height + 1), np.full(height + 1, float(limit))
+    highest[len(core) : height] = lowest[len(core)] = 1.0
+    lowest[height] = instance.bound
+    whole = np.zeros(height + 1, dtype=np.int64)
+    whole[len(core) : height] = 1
+    solution = milp(
+        np.eye(height + 1)[height],
+        integrality=whole,
+        bounds=Bounds(lowest, highest),
+        constraints=LinearConstraint(matrix, -np.inf, np.array(upper, dtype=np.float64)),
+        options={"node_limit": EXACT_NODES},
+    )
+    if solution.x is None:
+        return []
+    return sorted(core, key=lambda index: float(solution.x[column[index]]))
