@@ -89,14 +89,14 @@ void port_reset(void)
     longjmp(restart, 1);
 }
 
-static void infer(const int8_t *input, int8_t *output, uint8_t *arena)
+static void infer(const void *input, void *output, uint8_t *arena)
 {
     spend();
     memcpy(arena, input, IO_BYTES);
     memcpy(output, arena, IO_BYTES);
 }
 
-static void infer_profiled(const int8_t *input, int8_t *output, uint8_t *arena, lab_layer_hook hook, void *context)
+static void infer_profiled(const void *input, void *output, uint8_t *arena, lab_layer_hook hook, void *context)
 {
     hook(context, 0, 1);
     infer(input, output, arena);

@@ -192,11 +192,11 @@ def schedule(plan: MemoryPlan, identifiers: list[str], *, profiled: bool) -> lis
     """``infer`` or ``infer_profiled``."""
     if profiled:
         lines = [
-            "static void infer_profiled(const int8_t *input, int8_t *output, uint8_t *arena, lab_layer_hook hook,",
+            "static void infer_profiled(const void *input, void *output, uint8_t *arena, lab_layer_hook hook,",
             "                           void *context)",
         ]
     else:
-        lines = ["static void infer(const int8_t *input, int8_t *output, uint8_t *arena)"]
+        lines = ["static void infer(const void *input, void *output, uint8_t *arena)"]
     lines.append("{")
     lines.append("    int8_t *bytes = (int8_t *)arena;" if plan.buffers else "    (void)arena;")
     for index, label in enumerate(identifiers):
@@ -233,6 +233,9 @@ def descriptor(name: str, graph: QuantizedGraph, plan: MemoryPlan, infos: tuple[
         f"    .output_zero_point = {output.zero_point},",
         f"    .input_scale = {source.scale:.16e}f,",
         f"    .input_zero_point = {source.zero_point},",
+        "    .input_is_float = 0u,",
+        "    .output_is_float = 0u,",
+        "    .training = 0,",
         "};",
     ]
 

@@ -34,6 +34,9 @@ class ModelStruct(ctypes.Structure):
         ("output_zero_point", ctypes.c_int32),
         ("input_scale", ctypes.c_float),
         ("input_zero_point", ctypes.c_int32),
+        ("input_is_float", ctypes.c_uint32),
+        ("output_is_float", ctypes.c_uint32),
+        ("training", ctypes.c_void_p),
     )
 
 
