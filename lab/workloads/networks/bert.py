@@ -56,7 +56,7 @@ class Bert(nn.Module):
 def small_bert(vocabulary: int = 1000, length: int = 32, classes: int = 4) -> Bert:
     """BERT of two blocks of two heads and 128 elements per token.
 
-    545,924 parameters and 13.124 M MACs for a vocabulary of 1,000, 32 tokens and 4 classes. Source: Devlin et al., "BERT",
-    2018, at the size of BERT-Tiny (Turc et al., "Well-Read Students Learn Better", 2019), without segments.
+    545,924 parameters and 13.124 M MACs for a vocabulary of 1,000, 32 tokens and 4 classes. Source: Devlin et al.,
+    "BERT", 2018, at the size of BERT-Tiny (Turc et al., "Well-Read Students Learn Better", 2019), without segments.
     """
     return Bert(vocabulary, length, width=128, depth=2, heads=2, classes=classes)

@@ -25,8 +25,8 @@ ROWS = (
 def proxylessnas_w03(classes: int = 10) -> BottleneckNet:
     """ProxylessNAS-0.3 for (3, 128, 128) images, 60 convolutions in 20 blocks, without the wide last convolution.
 
-    327,202 parameters with batch norm folded and 18.621 M MACs for 10 classes. Source: Cai et al., "ProxylessNAS: Direct
-    Neural Architecture Search on Target Task and Hardware", 2019; the layer table is that of the models trained in Lin
-    et al., "On-Device Training Under 256KB Memory", 2022 (repository mit-han-lab/tiny-training).
+    327,202 parameters with batch norm folded and 18.621 M MACs for 10 classes. Source: Cai et al., "ProxylessNAS:
+    Direct Neural Architecture Search on Target Task and Hardware", 2019; the layer table is that of the models trained
+    in Lin et al., "On-Device Training Under 256KB Memory", 2022 (repository mit-han-lab/tiny-training).
     """
     return BottleneckNet((3, 16), ROWS, classes)

@@ -63,7 +63,8 @@ def resnet8(classes: int = 10) -> ResNet:
 def resnet18(width: int = 64, classes: int = 10) -> ResNet:
     """ResNet-18 for (3, 32, 32) images: four stages of two blocks, the stem neither strided nor pooled.
 
-    11,169,162 parameters with batch norm folded and 555.423 M MACs at width 64; 700,266 and 35.047 M at 16. Source: He et al., "Deep Residual Learning for
-    Image Recognition", 2015, table 1, with the stem of its section 4.2 (CIFAR-10).
+    11,169,162 parameters with batch norm folded and 555.423 M MACs at width 64; 700,266 and
+    35.047 M at 16. Source: He et al., "Deep Residual Learning for Image Recognition", 2015, table 1, with the stem of
+    its section 4.2 (CIFAR-10).
     """
     return ResNet((width, 2 * width, 4 * width, 8 * width), 2, classes)

@@ -53,7 +53,7 @@ class VisionTransformer(nn.Module):
 def small_vit(classes: int = 10) -> VisionTransformer:
     """Vision transformer for (3, 32, 32) images: 64 tokens of 64 elements, 4 blocks of 4 heads.
 
-    207,946 parameters and 14.877 M MACs. Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, with the mean
-    in place of a class token (Zhai et al., "Scaling Vision Transformers", 2022).
+    207,946 parameters and 14.877 M MACs. Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, with the
+    mean in place of a class token (Zhai et al., "Scaling Vision Transformers", 2022).
     """
     return VisionTransformer(image=32, patch=4, width=64, depth=4, heads=4, classes=classes)
