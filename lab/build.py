@@ -38,6 +38,7 @@ RUNNER_RAM_BYTES = 23 * 1024
 Personality: TypeAlias = Literal["runner", "mlperf"]
 MlperfMode: TypeAlias = Literal["performance", "energy"]
 MlperfModel: TypeAlias = Literal["kws01", "ic01", "vww01", "ad01"]
+Sanitizers: TypeAlias = Literal["", "address,undefined", "thread"]
 MLPERF_BUFFER_BYTES = 96 * 96 * 3  # BUFFER_BYTES in firmware/mlperf/dut.c
 
 _SPEED_FLAGS = "-O2"
@@ -67,7 +68,7 @@ class _Board:
 @dataclass(frozen=True)
 class _Options:
     test_jobs: bool
-    sanitize: bool
+    sanitize: Sanitizers
     personality: Personality = "runner"
     mlperf_mode: MlperfMode = "performance"
     mlperf_model: MlperfModel = "kws01"
@@ -87,7 +88,7 @@ def build(
     *,
     cache: Path,
     test_jobs: bool = False,
-    sanitize: bool = False,
+    sanitize: Sanitizers = "",
     personality: Personality = "runner",
     mlperf_mode: MlperfMode = "performance",
     mlperf_model: MlperfModel = "kws01",
@@ -99,7 +100,7 @@ def build(
         board: a folder of ``firmware/boards``.
         cache: cache folder; may be shared by processes that build at the same time.
         test_jobs: link the jobs that crash, hang and overflow on purpose.
-        sanitize: address and undefined-behaviour sanitizers; hosted boards only.
+        sanitize: which sanitizers watch; hosted boards only.
         personality: ``runner`` speaks ``docs/wire.md``, ``mlperf`` MLPerf Tiny's protocol (``docs/mlperf.md``).
         mlperf_mode: how that personality tells time: as text, or as edges on the timestamp pin.
         mlperf_model: which benchmark it says it is; decides on the format of inputs and results.
@@ -117,7 +118,7 @@ def build(
     if sanitize and described.family != "hosted":
         raise ConfigError(
             f"sanitizers need an operating system, and {board} is bare metal",
-            hint="build for the board 'host' with sanitize=True",
+            hint="build for the board 'host' with them",
         )
     with _cache_errors(cache):
         toolchain = _toolchain_version(described.compiler, cache)
@@ -376,7 +377,7 @@ def _compile(
         "LAB_MODEL_DIR": str(sources),
         "LAB_BUILD_ID": build_id,
         "LAB_TEST_JOBS": "ON" if options.test_jobs else "OFF",
-        "LAB_SANITIZE": "ON" if options.sanitize else "OFF",
+        "LAB_SANITIZE": options.sanitize,
         "LAB_PERSONALITY": options.personality,
         "LAB_MLPERF_MODE": options.mlperf_mode,
         "LAB_MLPERF_MODEL": options.mlperf_model,

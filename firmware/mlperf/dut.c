@@ -354,6 +354,8 @@ void dut_init(void)
     capacity = lab_port.blob_bytes >= needed ? BUFFER_BYTES : 0;
     command_length = announced = received = 0;
     has_results = false;
+    if (lab_model.training != 0)
+        lab_training_reset(lab_model.training);
     memory_paint_arena();
     text_string("m-timestamp-mode-");
     say(timestamp_mode);

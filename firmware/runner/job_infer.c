@@ -48,7 +48,7 @@ bool job_infer(const job_parameters_t *job)
     }
     const uint8_t *samples = blob_data(job->blob);
     region_times_t *layers = (region_times_t *)(void *)job_scratch();
-    uint8_t *output = (uint8_t *)(layers + lab_model.layer_count);
+    uint8_t *output = job_output();
 
     for (uint32_t i = 0; i < job->warmup; i++)
         lab_model.infer(samples, output, lab_arena);

@@ -215,7 +215,7 @@ def test_an_unknown_board_lists_the_known_ones(cache: Path) -> None:
 
 def test_bare_metal_has_no_sanitizers(cache: Path) -> None:
     with pytest.raises(ConfigError, match="bare metal"):
-        build(tiny_model(), "mps2-an386", cache=cache, sanitize=True)
+        build(tiny_model(), "mps2-an386", cache=cache, sanitize="address,undefined")
 
 
 @pytest.mark.parametrize(

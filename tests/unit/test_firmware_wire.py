@@ -343,7 +343,7 @@ class Runner:
 def runner_elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runner")
     options = {"LAB_BOARD": "host", "LAB_MODEL_DIR": TINY_MODEL, "LAB_BUILD_ID": "00112233445566ff"}
-    options |= {"LAB_TEST_JOBS": "ON", "LAB_SANITIZE": "ON"}
+    options |= {"LAB_TEST_JOBS": "ON", "LAB_SANITIZE": "address,undefined"}
     configure = ["cmake", "-G", "Ninja", "-S", FIRMWARE, "-B", folder, *(f"-D{k}={v}" for k, v in options.items())]
     subprocess.run([str(part) for part in configure], check=True, capture_output=True)
     subprocess.run(["ninja", "-C", str(folder)], check=True, capture_output=True)
