@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -88,11 +89,11 @@ class Checkpoint:
             ConfigError: there is no such file, it is no checkpoint, or it is damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name].tobytes() for name in stored.files}
+            with ZipFile(path) as archive:
+                arrays = {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
         except FileNotFoundError:
             raise ConfigError(f"there is no checkpoint {path}") from None
-        except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise ConfigError(f"{path} is no checkpoint, or damaged: {error}") from error
         head = arrays.pop(_HEAD_NAME, b"")
         try:
@@ -147,6 +148,10 @@ def training_job(
         parameters=parameters,
         blobs=blobs,
     )
+
+
+def _array(npy: bytes) -> bytes:
+    return np.lib.format.read_array(io.BytesIO(npy), allow_pickle=False).tobytes()
 
 
 def _order_bytes(order: Sequence[int], count: int, epochs: int) -> bytes:

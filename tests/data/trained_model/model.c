@@ -122,7 +122,7 @@ static float step_profiled(const void *sample, const void *target, void *output,
     weight_gradient(sample, error, error + ERROR_FLOATS);
     hook(context, 2, 0);
     hook(context, 3, 1);
-    sgd(error, error + ERROR_FLOATS, state);
+    update(arena, state);
     hook(context, 3, 0);
     return value;
 }
