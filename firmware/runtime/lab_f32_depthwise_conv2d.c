@@ -1,0 +1,23 @@
+#include "lab_f32_depthwise_conv2d.h"
+
+#include "lab_f32_depthwise_gather.h"
+#include "lab_f32_geometry.h"
+
+void lab_f32_depthwise_conv2d(const lab_f32_depthwise_conv2d_t *layer, const float *input, const float *weights,
+                              const float *bias, float *output)
+{
+    const lab_f32_depthwise_gather_t gather = {
+        .y = lab_f32_rows_of(layer),
+        .x = lab_f32_columns_of(layer),
+        .forward = 1,
+        .channels = layer->input_channels,
+        .pixel_channels = layer->input_channels,
+        .weight_channels = layer->input_channels,
+    };
+    lab_f32_store_t store = {.target = output, .bias = bias, .minimum = layer->minimum, .maximum = layer->maximum};
+    for (int32_t item = 0; item < layer->batch; item++) {
+        lab_f32_depthwise_gather(&gather, input, weights, lab_f32_store, &store);
+        input += layer->input_height * layer->input_width * layer->input_channels;
+        store.target += layer->output_height * layer->output_width * layer->output_channels;
+    }
+}
