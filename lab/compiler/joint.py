@@ -152,10 +152,11 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
     table = torch.export.default_decompositions()
     composite = {
         op: how
-        for op, how in table.items()
+        for op, how in dict(table).items()
         if torch._C._dispatch_has_kernel_for_dispatch_key(str(op.name()), "CompositeImplicitAutograd")
     }
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
         decomposed: ExportedProgram = program.run_decompositions(composite)
     return decomposed
 

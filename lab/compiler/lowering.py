@@ -16,7 +16,7 @@ from torch.fx import Node as FxNode
 
 from lab.compiler.graph import Shape, Source
 from lab.compiler.joint import JointGraph, is_getitem
-from lab.compiler.operations.copy import Reshape, StridedCopy
+from lab.compiler.operations.copy import StridedCopy
 from lab.compiler.program import DType, Operation, Phase, Program, Step, Tensor
 from lab.errors import CompileError
 
@@ -344,19 +344,34 @@ def lower(joint: JointGraph) -> Program:
     if not isinstance(output, View) or not builder.steps:
         raise CompileError("the model computes nothing: its output is constant", hint="compile a module with layers")
     loss = builder.results[joint.loss] if joint.loss is not None else None
+    finish = Call(joint.output, "output", "output", Source(""), "forward", builder)
+    result = finish.ordered(output, tuple(range(len(output.shape)))).tensor
+    gradients = {name: _gradient(builder, name, node) for name, node in joint.gradients.items()}
     return Program(
-        builder.tensors, tuple(builder.steps), _plain_output(builder, output), loss.tensor if isinstance(loss, View) else ""
+        builder.tensors,
+        tuple(builder.steps),
+        result,
+        loss.tensor if isinstance(loss, View) else "",
+        gradients,
+        _classes(joint),
     )
 
 
-def gradient_tensors(joint: JointGraph, builder_results: Mapping[FxNode, Results]) -> dict[str, View]:
-    """Name of a trained parameter to its gradient."""
-    found: dict[str, View] = {}
-    for name, node in joint.gradients.items():
-        view = builder_results[node]
-        if isinstance(view, View):
-            found[name] = view
-    return found
+def _gradient(builder: Builder, name: str, node: FxNode) -> str:
+    """The gradient of a parameter, in the memory order of the parameter."""
+    placeholder = next(one for one, (known, _) in builder.joint.parameters.items() if known == name)
+    shape = builder.joint.parameters[placeholder][1].shape
+    parameter = builder.parameter(placeholder, tuple(range(len(shape))))
+    call = Call(node, "gradient", f"{name}.gradient", Source(name), "backward", builder)
+    return call.like(call.of(node, "gradient"), parameter)
+
+
+def _classes(joint: JointGraph) -> int:
+    """Number of classes where the target is a label: size of the axis the loss picks from."""
+    for node in joint.nodes[: joint.forward_count]:
+        if str(node.target).startswith("aten.nll_loss") and isinstance(node.args[0], FxNode):
+            return int(node.args[0].meta["val"].shape[1])
+    return 0
 
 
 def _outside(builder: Builder, node: FxNode, name: str, kind: str) -> View:

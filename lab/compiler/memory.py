@@ -56,9 +56,9 @@ def layout(program: Program) -> Layout:
         CompileError: the program computes nothing.
     """
     steps = tuple(step for step in program.steps if not step.operation.alias)
-    if not steps:
-        raise CompileError("the model computes nothing: its output is its input", hint="compile a module with layers")
     places = shared_places(program)
+    if not steps or (places[program.output] != OUTPUT and not in_arena(program, places[program.output])):
+        raise CompileError("the model computes nothing: its output is its input", hint="compile a module with layers")
     lives = lifetimes(program, steps, places)
     merge_in_place(program, steps, places, lives)
     sizes: dict[str, int] = {}
@@ -149,9 +149,59 @@ def merge_in_place(
             if place in lives and lives[place][1] == index and _capacity(program, members[place]) >= size:
                 lives[place] = (lives[place][0], lives.pop(target)[1])
                 members[place] += members.pop(target)
-                places.update({other: place for other in members[place]})
+                places.update(dict.fromkeys(members[place], place))
                 break
 
 
 def _capacity(program: Program, names: Sequence[str]) -> int:
     return max(program.tensors[name].size_bytes for name in names)
+
+
+def check_limit(program: Program, plan: Layout, limit_bytes: int | None) -> None:
+    """Refuse a plan larger than the arena the device offers.
+
+    Raises:
+        CompileError: with the bytes of every step, the largest marked.
+    """
+    if limit_bytes is None or plan.arena_bytes <= limit_bytes:
+        return
+    kept = kept_for_backward(program, plan)
+    rows = [_row(program, plan, index, kept) for index in range(len(plan.steps))]
+    largest = max(row[-1] for row in rows)
+    width = max(len(step.name) for step in plan.steps)
+    heads = ("input", "output", "scratch", "kept", "total")
+    lines = [f"{'layer':<{width}}" + "".join(f"  {head:>9}" for head in heads)]
+    for step, row in zip(plan.steps, rows, strict=True):
+        mark = "  <- largest" if row[-1] == largest else ""
+        lines.append(f"{step.name:<{width}}" + "".join(f"  {size:>9}" for size in row) + mark)
+    table = "\n".join(lines)
+    what, besides, way_out = "the model needs", "", "make the largest layer smaller (fewer channels, an earlier stride)"
+    if program.loss:
+        variables = sum(tensor.size_bytes for tensor in program.of_kind("parameter", "state"))
+        what = "training needs"
+        besides = f"; trained parameters and optimiser state take {variables} bytes besides"
+        way_out = "train fewer layers or channels, use precision='int8'"
+    raise CompileError(
+        f"{what} an arena of {plan.arena_bytes} bytes, {limit_bytes} bytes are allowed "
+        f"(lower bound {plan.lower_bound_bytes} bytes{besides}). Arena bytes per layer:\n{table}",
+        hint=f"{way_out} or use a device with more RAM",
+    )
+
+
+def kept_for_backward(program: Program, plan: Layout) -> frozenset[str]:
+    """Tensors that forward computes and backward or update reads."""
+    later = {name for step in plan.steps if step.phase != "forward" for name in step.inputs}
+    made = {name for step in plan.steps if step.phase == "forward" for name in step.outputs}
+    return frozenset(name for name in later & made if in_arena(program, plan.places[name]))
+
+
+def _row(program: Program, plan: Layout, index: int, kept: frozenset[str]) -> tuple[int, int, int, int, int]:
+    """Bytes of inputs, outputs and scratch in the arena, of what is kept, and all that is touched (shared counts once)."""
+    step = plan.steps[index]
+    sizes = {buffer.name: buffer.size for buffer in plan.buffers}
+    reads = {plan.places[name] for name in step.inputs if name} & sizes.keys()
+    writes = {plan.places[name] for name in step.outputs} & sizes.keys() - reads
+    scratch = sizes.get(plan.scratch.get(index, ""), 0)
+    inputs, outputs = sum(sizes[place] for place in reads), sum(sizes[place] for place in writes)
+    keeps = sum(program.tensors[name].size_bytes for name in step.outputs if name in kept)
+    return inputs, outputs, scratch, keeps, inputs + outputs + scratch

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DType: TypeAlias = Literal["float32", "int8", "uint8", "int32", "bits"]
 Kind: TypeAlias = Literal["input", "target", "activation", "constant", "parameter", "state"]
 Phase: TypeAlias = Literal["forward", "backward", "update"]
-Value: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.int8] | npt.NDArray[np.uint8] | npt.NDArray[np.int32]
+Value: TypeAlias = npt.NDArray[np.generic]
 
 ITEM_BYTES: Mapping[str, int] = {"float32": 4, "int8": 1, "uint8": 1, "int32": 4}
 
@@ -75,7 +75,7 @@ class Operation(ABC):
     """What a step computes: a frozen dataclass of attributes, one kernel.
 
     Attributes:
-        kind: name in layer tables.
+        kind: short noun for what it computes.
         in_place: inputs whose memory the first output may take, where they die here and have its size.
         extends: the first output is that input's memory, written further.
         alias: the output *is* the first input's memory; no code is emitted.
@@ -85,6 +85,11 @@ class Operation(ABC):
     in_place: ClassVar[tuple[int, ...]] = ()
     extends: ClassVar[int | None] = None
     alias: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """Name in layer tables."""
+        return self.kind
 
     @abstractmethod
     def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
@@ -159,12 +164,16 @@ class Program:
         steps: each reads what was written before it.
         output: the model's output (logits).
         loss: the scalar loss; empty for inference only.
+        gradients: trained parameter to its gradient, in the parameter's own order; what the updates consume.
+        classes: labels are below this; 0 where the target is no label.
     """
 
     tensors: Mapping[str, Tensor]
     steps: tuple[Step, ...]
     output: str
     loss: str = ""
+    gradients: Mapping[str, str] = field(default_factory=dict)
+    classes: int = 0
 
     def inputs_of(self, step: Step) -> list[Tensor | None]:
         """The tensors a step reads."""
@@ -189,7 +198,8 @@ class Program:
     def with_steps(self, steps: Sequence[Step], *more: Tensor) -> Program:
         """The program with other steps; tensors that no step names any more are dropped, ``more`` are added."""
         tensors = {**self.tensors, **{tensor.name: tensor for tensor in more}}
-        used = {name for step in steps for name in (*step.inputs, *step.outputs)} | {self.output, self.loss}
+        used = {name for step in steps for name in (*step.inputs, *step.outputs)}
+        used |= {self.output, self.loss, *self.gradients.values()}
         kept = {
             name: tensor for name, tensor in tensors.items() if name in used or tensor.kind in ("input", "target")
         }

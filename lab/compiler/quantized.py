@@ -16,9 +16,7 @@ from lab.compiler.model import Int8Array
 if TYPE_CHECKING:
     import torch
 
-ConstantArray: TypeAlias = (
-    npt.NDArray[np.int8] | npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.int32] | npt.NDArray[np.float32]
-)
+ConstantArray: TypeAlias = npt.NDArray[np.generic]
 REFERENCE_BATCH = 64
 """Samples the integer reference evaluates at once; bounds its memory."""
 
@@ -61,7 +59,8 @@ class KernelCall:
     Attributes:
         kernel: C function; ``<kernel>.h`` is its header and ``<kernel>_t`` its descriptor, where no others are named.
         constants: arrays the descriptor points to.
-        fields: other fields of the descriptor, name (``layer.batch`` inside a nested one) to value; a tuple fills an array.
+        fields: other fields of the descriptor, name (``layer.batch`` in a nested one) to value; a tuple fills an array.
+        bound: descriptor fields that point to a constant or parameter among the inputs, with its position.
         takes_scratch: a scratch pointer follows the tensors, a null pointer where the plan has none.
         takes_state: the last parameter is the ``lab_training_state_t``.
     """
@@ -73,6 +72,7 @@ class KernelCall:
     takes_state: bool = False
     descriptor: str = ""
     header: str = ""
+    bound: tuple[tuple[str, int], ...] = ()
 
 
 class QuantizedOperator(ABC):

@@ -14,7 +14,7 @@ from torch import nn
 
 from lab.compiler import compile, compile_with_reference
 from lab.compiler.graph import to_nhwc
-from lab.compiler.host import RUNTIME, TRAP_UNDEFINED, WARNINGS, HostModel, runtime_sources
+from lab.compiler.host import RUNTIME, TRAP_UNDEFINED, WARNINGS, HostModel, needed_sources
 from lab.compiler.model import CompiledModel, FloatArray
 from lab.compiler.quantized import QuantizedGraph
 from lab.compiler.reference import run_fake_quantized
@@ -221,8 +221,8 @@ def test_profiled_schedule_under_address_sanitizer(built: Built, tmp_path: Path)
     for name, text in {**built.compiled.sources, "main.c": MAIN}.items():
         (tmp_path / name).write_text(text)
     flags = ["-std=c11", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{RUNTIME}"]
-    files = ["main.c", "model.c", *map(str, runtime_sources())]
-    subprocess.run(["gcc", *flags, *files, "-o", "run"], cwd=tmp_path, check=True)
+    files = ["main.c", "model.c", *map(str, needed_sources(built.compiled.sources.values()))]
+    subprocess.run(["gcc", *flags, *files, "-o", "run", "-lm"], cwd=tmp_path, check=True)
     samples = np.ascontiguousarray(built.samples[:5])
     done = subprocess.run([tmp_path / "run"], input=samples.tobytes(), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()

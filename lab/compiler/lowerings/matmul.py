@@ -33,7 +33,7 @@ def _product(call: Call, a: int, b: int, bias: str = "") -> Results:
     shape = call.result_shape()
     rows, depth = call.view(a).shape[-2:]
     operation = MatMul(transpose_a, transpose_b, batch=_batch(shape), rows=rows, columns=shape[-1], depth=depth)
-    (made,) = call.emit(operation, [left, right, bias] if bias else [left, right], shape)
+    (made,) = call.emit(operation, [left, right, bias], shape)
     return call.plain_view(made, shape)
 
 

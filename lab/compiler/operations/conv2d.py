@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -16,7 +16,7 @@ import torch
 from lab.compiler.graph import Clamp
 from lab.compiler.operations.copy import present
 from lab.compiler.operations.matmul import UNBOUNDED
-from lab.compiler.program import Operation, Tensor
+from lab.compiler.program import Operation, Tensor, TrainingState, Update
 from lab.compiler.quantized import KernelCall
 
 Fields = tuple[tuple[str, int | float | tuple[int, ...]], ...]
@@ -173,7 +173,7 @@ class Conv2d(Operation):
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         fields = (*self.geometry.fields(), *_bounds(self.activation))
-        return KernelCall(_kernel(self.geometry), (), fields, descriptor="lab_f32_conv2d_t")
+        return KernelCall(_kernel(self.geometry), (), fields)
 
     def macs(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
         return self.geometry.macs
@@ -191,7 +191,7 @@ class Conv2dInputGradient(Operation):
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         kernel = _kernel(self.geometry, "_input_gradient")
-        return KernelCall(kernel, (), (*self.geometry.fields(), *_bounds(UNBOUNDED)), descriptor="lab_f32_conv2d_t")
+        return KernelCall(kernel, (), (*self.geometry.fields(), *_bounds(UNBOUNDED)))
 
     def macs(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
         return self.geometry.macs
@@ -209,7 +209,7 @@ class Conv2dWeightGradient(Operation):
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         kernel = _kernel(self.geometry, "_weight_gradient")
-        return KernelCall(kernel, (), (*self.geometry.fields(), *_bounds(UNBOUNDED)), descriptor="lab_f32_conv2d_t")
+        return KernelCall(kernel, (), (*self.geometry.fields(), *_bounds(UNBOUNDED)))
 
     def macs(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
         return self.geometry.macs
@@ -233,3 +233,120 @@ class ChannelSum(Operation):
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         return KernelCall("lab_f32_channel_sum", (), (("rows", self.rows), ("channels", self.channels)))
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a weight is trained: ``count`` channels from ``first`` on, of the input and of the output."""
+
+    first_input: int
+    input_count: int
+    first_output: int
+    output_count: int
+
+    def select(self, weight: torch.Tensor, depthwise: bool) -> torch.Tensor:
+        """The trained part of a physical weight, as a view."""
+        inputs = slice(self.first_input, self.first_input + self.input_count)
+        if depthwise:
+            return weight[..., inputs]
+        return weight[self.first_output : self.first_output + self.output_count, ..., inputs]
+
+    def fields(self, depthwise: bool) -> Fields:
+        """Of the kernels' descriptors."""
+        inputs = (("first_channel", self.first_input), ("channel_count", self.input_count))
+        outputs = (("first_output", self.first_output), ("output_count", self.output_count))
+        return inputs if depthwise else (*inputs, *outputs)
+
+
+def whole(geometry: ConvGeometry) -> Part:
+    """All of the weight."""
+    return Part(0, geometry.input[2], 0, geometry.output[2])
+
+
+def part_gradient(geometry: ConvGeometry, part: Part, x: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """Gradient of a part of the weight; ``x`` holds the part's input channels only."""
+    if geometry.depthwise or geometry.groups > 1:
+        channels = part.input_count
+        groups = channels if geometry.depthwise else geometry.groups
+        outputs = channels if geometry.depthwise else geometry.output[2]
+        first = part.first_input if geometry.depthwise else 0
+    else:
+        channels, groups, outputs, first = part.input_count, 1, part.output_count, part.first_output
+    small = replace(
+        geometry, input=(*geometry.input[:2], channels), output=(*geometry.output[:2], outputs), groups=groups
+    )
+    cut = gradient.reshape(geometry.batch, *geometry.output)[..., first : first + outputs]
+    return small.weight_gradient(x, cut.contiguous())
+
+
+@dataclass(frozen=True)
+class Conv2dWeightSgd(Update):
+    """Gradient of the weight and its update in one; inputs: ``x`` (the part's channels), gradient of the output, weight.
+
+    Attributes:
+        geometry: sizes of the whole layer.
+        rate_scale: the learning rate of the step is multiplied by this.
+        weight_decay: L2 penalty.
+        part: what of the weight is trained; ``None`` for all of it.
+    """
+
+    kind: ClassVar[str] = "conv2d.sgd"
+    geometry: ConvGeometry
+    rate_scale: float
+    weight_decay: float
+    part: Part | None = None
+
+    def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
+        part = self.part or whole(self.geometry)
+        weight = present(inputs[2]).clone().reshape(self.geometry.weight_shape)
+        gradient = part_gradient(self.geometry, part, present(inputs[0]), present(inputs[1]))
+        trained = part.select(weight, self.geometry.depthwise)
+        rate = self.rate_scale * state.learning_rate
+        trained -= rate * (gradient.reshape(trained.shape) + self.weight_decay * trained)
+        return (weight.reshape(present(inputs[2]).shape),)
+
+    def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
+        geometry = self.geometry
+        fields = (
+            *geometry.fields("layer."),
+            ("weight_decay", self.weight_decay),
+            ("rate_scale", self.rate_scale),
+            *(self.part or whole(geometry)).fields(geometry.depthwise),
+        )
+        return KernelCall(_kernel(geometry, "_weight_sgd"), (), fields, takes_state=True)
+
+    def macs(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
+        part = self.part or whole(self.geometry)
+        share = part.select(torch.empty(self.geometry.weight_shape, device="meta"), self.geometry.depthwise).numel()
+        return self.geometry.macs * share // math.prod(self.geometry.weight_shape)
+
+
+@dataclass(frozen=True)
+class ChannelSumSgd(Update):
+    """Gradient of a bias and its update in one; inputs: gradient of the output, bias.
+
+    Attributes:
+        rows, channels: as in :class:`ChannelSum`.
+        rate_scale: the learning rate of the step is multiplied by this.
+        weight_decay: L2 penalty.
+    """
+
+    kind: ClassVar[str] = "bias.sgd"
+    rows: int
+    channels: int
+    rate_scale: float
+    weight_decay: float
+
+    def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
+        (gradient,) = ChannelSum(self.rows, self.channels).run(inputs[:1])
+        bias = present(inputs[1])
+        return (bias - self.rate_scale * state.learning_rate * (gradient + self.weight_decay * bias),)
+
+    def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
+        fields = (
+            ("rows", self.rows),
+            ("channels", self.channels),
+            ("weight_decay", self.weight_decay),
+            ("rate_scale", self.rate_scale),
+        )
+        return KernelCall("lab_f32_channel_sum_sgd", (), fields, takes_state=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -61,14 +61,13 @@ class StridedCopy(Operation):
 
 @dataclass(frozen=True)
 class StridedWrite(Operation):
-    """Writes ``inputs[0]`` (dense) into a tensor with strides: one part of a concatenation, a slice's gradient.
+    """Writes ``inputs[0]`` (dense) into zeros, with strides: the first part of a concatenation, a slice's gradient.
 
     Attributes:
         shape: of the input.
         total: shape of the output.
         strides: elements between neighbours along each axis of the input, in the output.
         offset: element of the output the first one is written to.
-        fill: whether the output is first filled with zeros; otherwise ``inputs[1]``, an earlier part, is written further.
     """
 
     kind: ClassVar[str] = "write"
@@ -102,7 +101,8 @@ class StridedExtend(StridedWrite):
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         dense = _row_major(self.shape)
-        return _copy_call(self.shape, dense, self.strides, 0, self.offset, outputs[0], fill=False)
+        call = _copy_call(self.shape, dense, self.strides, 0, self.offset, outputs[0], fill=False)
+        return replace(call, kernel="lab_strided_extend")
 
 
 def present(tensor: torch.Tensor | None) -> torch.Tensor:
@@ -151,4 +151,6 @@ def _copy_call(
         ("item_bytes", ITEM_BYTES[output.dtype]),
         ("fill_bytes", output.size_bytes if fill else 0),
     )
-    return KernelCall("lab_strided_copy", (), fields)
+    return KernelCall(
+        "lab_strided_copy", (), fields, descriptor="lab_strided_copy_t", header="lab_strided_copy.h"
+    )

@@ -40,7 +40,7 @@ class MatMul(Operation):
     activation: Clamp = UNBOUNDED
 
     def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
-        bias = inputs[2] if len(inputs) > 2 else None
+        bias = inputs[2]
         y = self.product(present(inputs[0]), present(inputs[1]))
         return (self.activation.apply(y if bias is None else y + bias),)
 
@@ -88,7 +88,7 @@ class MatMulSgd(Update):
     weight_decay: float
 
     def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
-        (gradient,) = self.product.run(inputs[:2])
+        gradient = self.product.product(present(inputs[0]), present(inputs[1]))
         weights = present(inputs[2])
         rate = self.rate_scale * state.learning_rate
         return (weights - rate * (gradient.reshape(weights.shape) + self.weight_decay * weights),)
