@@ -442,6 +442,8 @@ _SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR, _SHF_MERGE = 1, 2, 4, 16
 
 def _memory_use(elf: Path, model_objects: Iterable[Path]) -> MemoryUse:
     flash = ram = 0
+    model_objects = tuple(model_objects)
+    variables = sum(_variable_bytes(path) for path in model_objects)
     with elf.open("rb") as stream:
         image = ELFFile(stream)
         for section in image.iter_sections():
@@ -456,9 +458,10 @@ def _memory_use(elf: Path, model_objects: Iterable[Path]) -> MemoryUse:
     return MemoryUse(
         flash_bytes=flash,
         weights_bytes=sum(_constant_bytes(path) for path in model_objects),
-        static_ram_bytes=ram - sum(sizes.values()),
+        static_ram_bytes=ram - sum(sizes.values()) - variables,
         arena_bytes=sizes["lab_arena"] - ARENA_GUARD_BYTES,
         stack_bytes=sizes["lab_stack"],
+        variables_bytes=variables,
     )
 
 
@@ -473,6 +476,16 @@ def _constant_bytes(path: Path) -> int:
         and not section["sh_flags"] & (_SHF_WRITE | _SHF_EXECINSTR | _SHF_MERGE)
         and not {f".rel{name}", f".rela{name}"} & sections.keys()
     )
+
+
+def _variable_bytes(path: Path) -> int:
+    """What an object file writes at run time."""
+    with path.open("rb") as stream:
+        return sum(
+            int(section["sh_size"])
+            for section in ELFFile(stream).iter_sections()
+            if section.name.startswith((".data", ".bss")) and not section.name.startswith(".data.rel.ro")
+        )
 
 
 def _function_at(image: ELFFile, address: int) -> str:

@@ -10,7 +10,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -147,6 +147,25 @@ def training_job(
         quiet_us=QUIET_US,
         parameters=parameters,
         blobs=blobs,
+    )
+
+
+def first_steps(job: Job, count: int) -> Job:
+    """The same training over its first ``count`` samples, once and in the order in which they lie.
+
+    Raises:
+        ConfigError: the job has fewer samples.
+    """
+    if not 0 < count <= job.count:
+        raise ConfigError(f"asked for {count} samples; the job trains on {job.count}", hint=f"1 to {job.count}")
+    targets = job.blobs["targets"]
+    return replace(
+        job,
+        blob=job.blob[: len(job.blob) // job.count * count],
+        count=count,
+        repeats=1,
+        blobs={"targets": targets[: len(targets) // job.count * count]},
+        parameters={name: value for name, value in job.parameters.items() if name != "order"},
     )
 
 
