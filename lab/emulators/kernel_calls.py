@@ -34,6 +34,7 @@ _CALL_BYTES = 4 * (1 + ARGUMENTS)
 _HEADER_BYTES = 16
 _FAULT = 0xFFFFFFFF
 _ANSWER_S = 60.0
+_WORDS = ("int32_t", "uint32_t", "float")
 
 Array = npt.NDArray[np.generic]
 Number = int | float | tuple[int, ...]
@@ -47,21 +48,25 @@ class KernelArguments:
         kernel: C function; ``<kernel>_t`` in ``<kernel>.h`` is its descriptor unless ``descriptor_of`` names another.
         arrays: what the descriptor points to, field to values.
         fields: its 32-bit fields.
-        inputs: tensors, in the order of the parameters.
+        inputs: tensors, in the order of the parameters; ``None`` passes a null pointer.
         output_bytes: size of the output.
         scratch_bytes: size of the scratch; ``None`` where the kernel takes none, 0 passes a null pointer.
         descriptor_of: header and type of the descriptor.
         output_offset: bytes by which the output is out of alignment with words.
+        output_before: what the output holds before the call; ``None`` for zeros.
+        scratch_before: what the scratch holds before the call, such as a training state; ``None`` for the guard's byte.
     """
 
     kernel: str
     arrays: Mapping[str, Array]
     fields: Mapping[str, Number]
-    inputs: Sequence[Array]
+    inputs: Sequence[Array | None]
     output_bytes: int
     scratch_bytes: int | None = None
     descriptor_of: str = ""
     output_offset: int = 0
+    output_before: Array | None = None
+    scratch_before: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,14 @@ class _Arena:
 
 
 def descriptor_fields(header: str) -> tuple[tuple[str, str], ...]:
-    """Fields of ``<header>_t`` in order, each with its C type, which is ``*`` for pointers."""
+    """Fields of ``<header>_t`` in order, each with its C type, which is ``*`` for pointers.
+
+    The type may be another name of the type of an included header; fields of a nested struct are named ``outer.inner``.
+    """
     text = re.sub(r"/\*.*?\*/", "", (FIRMWARE / "runtime" / f"{header}.h").read_text(), flags=re.DOTALL)
+    alias = re.search(rf"typedef (\w+)_t {header}_t;", text)
+    if alias is not None:
+        return descriptor_fields(alias[1])
     body = re.search(rf"typedef struct \{{([^}}]*)\}} {header}_t;", text)
     if body is None:
         raise CompileError(f"{header}.h declares no {header}_t")
@@ -106,7 +117,12 @@ def descriptor_fields(header: str) -> tuple[tuple[str, str], ...]:
     for declaration in filter(None, (part.strip() for part in body[1].split(";"))):
         kind, names = re.sub(r"^const\s+", "", declaration).split(maxsplit=1)
         for name in names.split(","):
-            found.append((re.sub(r"\[\w+\]", "", name).strip(" *\n"), "*" if "*" in name else kind))
+            field_name = re.sub(r"\[\w+\]", "", name).strip(" *\n")
+            if "*" in name or kind in _WORDS:
+                found.append((field_name, "*" if "*" in name else kind))
+            else:
+                nested = descriptor_fields(kind.removesuffix("_t"))
+                found += [(f"{field_name}.{inner}", inner_kind) for inner, inner_kind in nested]
     return tuple(found)
 
 
@@ -239,12 +255,16 @@ class KernelCore:
             value = arena.place(call.arrays[name].tobytes()) if kind == "*" else call.fields[name]
             descriptor += packed(value, kind)
         arguments = [arena.place(descriptor)]
-        arguments += [arena.place(np.ascontiguousarray(array).tobytes()) for array in call.inputs]
-        output = arena.place(bytes(call.output_bytes), call.output_offset)
+        for array in call.inputs:
+            arguments.append(0 if array is None else arena.place(np.ascontiguousarray(array).tobytes()))
+        before = bytes(call.output_bytes) if call.output_before is None else call.output_before.tobytes()
+        output = arena.place(before, call.output_offset)
         arguments.append(output)
         scratch = 0
         if call.scratch_bytes is not None:
-            scratch = arena.place(bytes([GUARD]) * call.scratch_bytes) if call.scratch_bytes else 0
+            guard = bytes([GUARD]) * call.scratch_bytes
+            filled = guard if call.scratch_before is None else call.scratch_before.tobytes()
+            scratch = arena.place(filled) if filled else 0
             arguments.append(scratch)
         arguments += [0] * (ARGUMENTS - len(arguments))
         return struct.pack(f"<{1 + ARGUMENTS}I", self._numbers[call.kernel], *arguments), output, scratch
