@@ -12,23 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from lab.compiler.host import RUNTIME, TRAP_UNDEFINED, build_shared_library
+from lab.emulators.kernel_calls import descriptor_fields
 
 Float: TypeAlias = npt.NDArray[np.float32]
 Int8: TypeAlias = npt.NDArray[np.int8]
 Int32: TypeAlias = npt.NDArray[np.int32]
 Array: TypeAlias = Float | Int8 | Int32
-Field: TypeAlias = "int | float | Array | Mapping[str, Field]"
+Field: TypeAlias = int | float | Array
 
 GUARD_BYTES = 64
-_SCALARS: Mapping[str, type[ctypes.c_int32] | type[ctypes.c_float]] = {
+_KINDS: Mapping[str, type[ctypes.c_int32] | type[ctypes.c_float] | type[ctypes.c_void_p]] = {
     "int32_t": ctypes.c_int32,
     "float": ctypes.c_float,
+    "*": ctypes.c_void_p,
 }
 _OWN = re.compile(r"lab_(q_|f32_(matmul|conv2d|depthwise|channel|tile|sink|product|gather|weight_taps|vector))")
-_STRUCT = re.compile(r"typedef struct \{(.*?)\} (\w+);", re.DOTALL)
-_ALIAS = re.compile(r"typedef (\w+_t) (\w+_t);")
-_FIELD = re.compile(r"(const )?(\w+) (\*?)([\w, ]+);")
-_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
 
 class State(ctypes.Structure):
@@ -42,42 +40,14 @@ def sources() -> list[Path]:
     return sorted(path for path in RUNTIME.glob("lab_*.c") if _OWN.match(path.stem))
 
 
-def descriptor_type(name: str, header: str) -> type[ctypes.Structure]:
-    """A struct as declared in a header, or in the header it is an alias from."""
-    text = _COMMENT.sub("", (RUNTIME / f"{header}.h").read_text())
-    structs = {found.group(2): found.group(1) for found in _STRUCT.finditer(text)}
-    aliases = {found.group(2): found.group(1) for found in _ALIAS.finditer(text)}
-    if name in aliases:
-        return descriptor_type(aliases[name], aliases[name].removesuffix("_t"))
-    fields: list[tuple[str, type]] = []
-    for _, kind, pointer, names in _FIELD.findall(structs[name]):
-        for field in names.split(", "):
-            if pointer:
-                fields.append((field, ctypes.c_void_p))
-            elif kind in _SCALARS:
-                fields.append((field, _SCALARS[kind]))
-            else:
-                fields.append((field, descriptor_type(kind, kind.removesuffix("_t"))))
-    return type(name, (ctypes.Structure,), {"_fields_": fields})
-
-
 def descriptor(kernel: str, fields: Mapping[str, Field]) -> ctypes.Structure:
-    """The kernel's descriptor; every field must be given. Arrays must outlive it."""
-    return _filled(descriptor_type(f"{kernel}_t", kernel), fields)
-
-
-def _filled(kind: type[ctypes.Structure], fields: Mapping[str, Field]) -> ctypes.Structure:
-    declared = {field[0]: field[1] for field in kind._fields_}
+    """The kernel's descriptor, nested structs flattened (``layer.batch``), as its header declares it; every field must be given. Arrays must outlive it."""
+    declared = {name: _KINDS[kind] for name, kind in descriptor_fields(kernel)}
     if declared.keys() != fields.keys():
-        raise ValueError(f"{kind.__name__} has the fields {sorted(declared)}, not {sorted(fields)}")
-    made = kind()
+        raise ValueError(f"{kernel} has the fields {sorted(declared)}, not {sorted(fields)}")
+    made = type(kernel, (ctypes.Structure,), {"_fields_": list(declared.items())})()
     for name, value in fields.items():
-        if isinstance(value, np.ndarray):
-            setattr(made, name, value.ctypes.data)
-        elif isinstance(value, Mapping):
-            setattr(made, name, _filled(declared[name], value))
-        else:
-            setattr(made, name, value)
+        setattr(made, name, value.ctypes.data if isinstance(value, np.ndarray) else value)
     return made
 
 
