@@ -6,8 +6,7 @@ mostly easy. Attempts go from cheap to dear and end once a plan meets the lower 
 
 1. greedy placement in several orders, into the lowest gap that is large enough and into the tightest one (cf.
    Pisarchyk and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference"),
-2. a seeded search over the order, which moves what ended above the bound to an earlier turn ("squeaky wheel
-   optimisation", Joslin and Clements 1999),
+2. a depth-first search that fills the arena from the bottom (:class:`Skyline`), restarted with seeded noise,
 3. where few buffers matter, a mixed-integer programme (HiGHS) of what is above what.
 
 All work limits are counts, never time: the same buffers get the same plan on every machine.
@@ -20,14 +19,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from lab.errors import CompileError
 
 ALIGNMENT_BYTES = 16
 """Default alignment: the widest load of the targets (Helium and NEON vectors)."""
-SEARCH_VISITS = 4_000_000
-"""Work limit of the search over orders, in buffer pairs looked at; about a second."""
-SEARCH_ORDERS = 2_000
-"""Most orders the search tries."""
+SEARCH_WORK = 16_000_000
+"""Work limit of the search, in nodes times buffers; one to three seconds, spent only if the bound is not met."""
+SEARCH_NODES = 1_000
+"""Nodes of one start of the search beyond one per buffer: a bad start is not worth more."""
+SEARCH_SLACKS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05)
+"""Shares by which the search may exceed the bound, tried in turn; half of the work goes to the first."""
 EXACT_PAIRS = 300
 """Most pairs of buffers live together that the mixed-integer programme is given; more take it minutes."""
 EXACT_NODES = 1_000
@@ -90,6 +94,7 @@ class Plan:
     method: str
 
 
+IntArray = npt.NDArray[np.int64]
 Gap = Callable[[Sequence[tuple[int, int]], int], int]
 
 
@@ -104,7 +109,9 @@ def assign(buffers: Sequence[Buffer], *, alignment: int = ALIGNMENT_BYTES) -> Of
         CompileError: a name appears twice, a size is negative, a buffer ends before it begins, or the alignment is not
             positive.
     """
-    ordered = sorted(buffers, key=lambda buffer: (buffer.first, buffer.last, -buffer.size_bytes, buffer.name))
+    check(buffers, alignment)
+    placed = [buffer for buffer in buffers if buffer.size_bytes]
+    ordered = sorted(placed, key=lambda buffer: (buffer.first, buffer.last, -buffer.size_bytes, buffer.name))
     instance = build_instance(ordered, alignment)
     best: Plan | None = None
     for plan in attempts(instance):
@@ -112,9 +119,10 @@ def assign(buffers: Sequence[Buffer], *, alignment: int = ALIGNMENT_BYTES) -> Of
             best = plan
         if best.height == instance.bound:
             break
+    offsets = {buffer.name: 0 for buffer in buffers}
     if best is None:
-        return Offsets({}, 0, 0, "nothing to place")
-    offsets = {buffer.name: offset * alignment for buffer, offset in zip(ordered, best.offsets, strict=True)}
+        return Offsets(offsets, 0, 0, "nothing to place")
+    offsets |= {buffer.name: offset * alignment for buffer, offset in zip(ordered, best.offsets, strict=True)}
     return Offsets(offsets, best.height * alignment, instance.bound * alignment, best.method)
 
 
@@ -124,17 +132,17 @@ def max_live(buffers: Sequence[Buffer], alignment: int = ALIGNMENT_BYTES) -> int
     Raises:
         CompileError: as :func:`assign`.
     """
-    return build_instance(buffers, alignment).bound * alignment
+    check(buffers, alignment)
+    return build_instance([buffer for buffer in buffers if buffer.size_bytes], alignment).bound * alignment
 
 
 def build_instance(buffers: Sequence[Buffer], alignment: int) -> Instance:
-    """Check the buffers and find which are live together."""
-    check(buffers, alignment)
+    """Find which buffers are live together; none may be empty."""
     sizes = tuple(-(-buffer.size_bytes // alignment) for buffer in buffers)
     conflicts: list[list[int]] = [[] for _ in buffers]
     live: list[int] = []
     bound = 0
-    for index in sorted((i for i, size in enumerate(sizes) if size), key=lambda i: buffers[i].first):
+    for index in sorted(range(len(sizes)), key=lambda i: buffers[i].first):
         live = [other for other in live if buffers[other].last >= buffers[index].first]
         for other in live:
             conflicts[other].append(index)
@@ -169,15 +177,10 @@ def attempts(instance: Instance) -> Iterator[Plan]:
     """Plans worth trying, cheapest first."""
     if not instance.sizes:
         return
-    best: Plan | None = None
-    best_order: tuple[int, ...] = ()
     for name, order in heuristic_orders(instance):
         for fit, gap in (("first fit", lowest_gap), ("best fit", tightest_gap)):
-            plan = place(instance, order, gap, f"{name}, {fit}")
-            yield plan
-            if best is None or plan.height < best.height:
-                best, best_order = plan, order
-    yield from search(instance, best_order)
+            yield place(instance, order, gap, f"{name}, {fit}")
+    yield from search(instance)
     yield from exact(instance)
 
 
@@ -198,19 +201,149 @@ def heuristic_orders(instance: Instance) -> Iterator[tuple[str, tuple[int, ...]]
         yield name, tuple(sorted(indices, key=key))
 
 
-def search(instance: Instance, order: tuple[int, ...]) -> Iterator[Plan]:
-    """Move buffers that end above the bound to earlier turns, over and over; some noise leaves dead ends."""
+def search(instance: Instance) -> Iterator[Plan]:
+    """Plans of the search from the bottom, under the bound first and then under higher ceilings."""
+    ranks = [turns(order) for _, order in heuristic_orders(instance)]
     chance = random.Random(0)
-    visits = 1 + len(order) + sum(map(len, instance.conflicts))
-    turns = {index: float(turn) for turn, index in enumerate(order)}
-    for _ in range(min(SEARCH_ORDERS, SEARCH_VISITS // visits)):
-        plan = place(instance, sorted(order, key=lambda index: turns[index]), lowest_gap, "search over orders")
-        yield plan
-        for index, offset in enumerate(plan.offsets):
-            if offset + instance.sizes[index] > instance.bound:
-                turns[index] -= chance.uniform(0.0, len(order))
-        swapped = chance.choice(order)
-        turns[swapped] += chance.uniform(-len(order), len(order)) / 4
+    work = SEARCH_WORK // max(1, len(instance.sizes))
+    for number, slack in enumerate(SEARCH_SLACKS):
+        ceiling = int(instance.bound * (1 + slack))
+        nodes = work // 2 if number == 0 else work // 2 // (len(SEARCH_SLACKS) - 1)
+        start = 0
+        while nodes > 0:
+            noise = 0.0 if start < len(ranks) else len(instance.sizes) / 2
+            rank = [turn + chance.uniform(0.0, noise) for turn in ranks[start % len(ranks)]]
+            skyline = Skyline(instance, ceiling, rank, min(nodes, len(rank) + SEARCH_NODES))
+            if skyline.fill():
+                yield place(instance, skyline.order, lowest_gap, "search from the bottom")
+                return
+            nodes -= skyline.nodes
+            start += 1
+
+
+def turns(order: Sequence[int]) -> list[int]:
+    """Turn of each buffer in an order."""
+    result = [0] * len(order)
+    for turn, index in enumerate(order):
+        result[index] = turn
+    return result
+
+
+@dataclass(frozen=True)
+class Undo:
+    """What placing a buffer changed: tops in its steps and offsets of its conflicts."""
+
+    index: int
+    top: IntArray
+    offsets: IntArray
+
+
+class Skyline:
+    """Depth-first search for a plan under a ceiling that places buffers at ascending offsets.
+
+    Every plan can be pushed down until each buffer lies on the floor or on another one, and then be built from the
+    bottom with each buffer on the highest of those below it (the canonical form of Moffitt, "MiniMalloc: A Lightweight
+    Memory Allocator for Hardware-Accelerated Machine Learning", 2023). A branch ends when in some step what is placed
+    and what is still to come no longer fit under the ceiling.
+
+    Args:
+        instance: what to place.
+        ceiling: no buffer may end above.
+        rank: among buffers that could lie equally low, the one of lowest rank goes first.
+        node_limit: give up after this many placements.
+
+    Attributes:
+        order: after a successful :meth:`fill`, the buffers from the bottom to the top.
+        nodes: placements tried.
+    """
+
+    def __init__(self, instance: Instance, ceiling: int, rank: Sequence[float], node_limit: int) -> None:
+        self.ceiling, self.rank, self.node_limit = ceiling, rank, node_limit
+        self.order: list[int] = []
+        self.nodes = 0
+        self.sizes = np.array(instance.sizes)
+        self.conflicts = [np.array(others, dtype=np.int64) for others in instance.conflicts]
+        steps = sorted({*instance.first, *(last + 1 for last in instance.last)})
+        begin = np.searchsorted(steps, instance.first)
+        end = np.searchsorted(steps, np.array(instance.last) + 1)
+        self.lives = [slice(int(a), int(b)) for a, b in zip(begin, end, strict=True)]
+        self.top = np.zeros(len(steps), dtype=np.int64)
+        """Per step, the end of the highest buffer placed."""
+        self.waiting = np.zeros(len(steps), dtype=np.int64)
+        """Per step, units of the buffers not placed yet."""
+        for size, life in zip(instance.sizes, self.lives, strict=True):
+            self.waiting[life] += size
+        self.offset = np.zeros(len(self.lives), dtype=np.int64)
+        """Where each buffer lies or, if it is not placed yet, would lie now."""
+        self.free = np.ones(len(self.lives), dtype=np.bool_)
+        """Which buffers are not placed yet."""
+
+    def fill(self) -> bool:
+        """Search; whether a plan was found."""
+        branches = [iter(self.candidates())]
+        undo: list[Undo] = []
+        while branches and len(self.order) < len(self.lives):
+            index = next(branches[-1], None)
+            if index is None:
+                branches.pop()
+                if undo:
+                    self.remove(undo.pop())
+                continue
+            self.nodes += 1
+            if self.nodes > self.node_limit:
+                return False
+            if self.fits(index):
+                put = self.put(index)
+                if self.is_promising():
+                    undo.append(put)
+                    branches.append(iter(self.candidates()))
+                else:
+                    self.remove(put)
+        return bool(branches)
+
+    def candidates(self) -> list[int]:
+        """Buffers that nothing else could lie below, the lowest first."""
+        indices = np.flatnonzero(self.free)
+        offsets = self.offset[indices]
+        if not len(indices):
+            return []
+        lowest_end = (offsets + self.sizes[indices]).min()
+        return sorted(indices[offsets < lowest_end].tolist(), key=lambda index: (self.offset[index], self.rank[index]))
+
+    def fits(self, index: int) -> bool:
+        """Whether a buffer may come next: not below the last one, and room above it for what is still to come."""
+        offset = self.offset[index]
+        ascends = not self.order or offset >= self.offset[self.order[-1]]
+        return bool(ascends and offset + self.waiting[self.lives[index]].max() <= self.ceiling)
+
+    def put(self, index: int) -> Undo:
+        """Place a buffer; what it changed."""
+        life, others, end = self.lives[index], self.conflicts[index], self.offset[index] + self.sizes[index]
+        before = Undo(index, self.top[life].copy(), self.offset[others])
+        self.top[life] = end
+        self.waiting[life] -= self.sizes[index]
+        self.free[index] = False
+        raised = others[self.free[others]]
+        self.offset[raised] = self.offset[raised].clip(min=end)
+        self.order.append(index)
+        return before
+
+    def remove(self, undo: Undo) -> None:
+        """Take the last buffer back."""
+        life = self.lives[undo.index]
+        self.order.pop()
+        self.top[life] = undo.top
+        self.waiting[life] += self.sizes[undo.index]
+        self.free[undo.index] = True
+        self.offset[self.conflicts[undo.index]] = undo.offsets
+
+    def is_promising(self) -> bool:
+        """Whether in each step the rest fits above what is placed and above the lowest place still to be had."""
+        if not self.free.any():
+            return True
+        lowest = self.offset[self.free].min()
+        needed = self.top.clip(min=lowest) + self.waiting
+        return bool(needed[self.waiting > 0].max() <= self.ceiling)
 
 
 def place(instance: Instance, order: Iterable[int], gap: Gap, method: str) -> Plan:
@@ -284,7 +417,6 @@ def exact_order(instance: Instance, core: Sequence[int], pairs: Sequence[tuple[i
     Variables are the offset of each buffer, whether the first of each pair lies below the second, and the height, which
     is minimised between the bound and the sum of all sizes. The arena can be turned upside down, so one pair is fixed.
     """
-    import numpy as np
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import coo_array
 
