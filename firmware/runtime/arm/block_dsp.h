@@ -4,6 +4,7 @@
  * doubled): for every two inputs one word per row. Two outputs of four rows take eight accumulators, two words of
  * weights, two of inputs and two pointers: all 14 registers, and 12 instructions for 16 multiply-accumulates. */
 #include "block.h"
+#include "clamp_dsp.h"
 #include "row_dsp.h"
 
 #define EVEN_DOUBLED 0x01FE01FEu
@@ -17,7 +18,7 @@ static void append_two_rows(uint32_t *to, const int8_t *row0, const int8_t *row1
     if (row0 != end) {
         /* 14 instructions for 8 inputs; a compiler takes 18. */
         uint32_t a, b, c, d;
-        __asm__("1:\n"
+        __asm__ volatile("1:\n"
                 "ldr %[a], [%[row0]], #4\n"
                 "ldr %[b], [%[row1]], #4\n"
                 "eor %[a], %[a], #0x80808080\n"
@@ -211,26 +212,6 @@ static void multiply_last(const lab_dense_t *dense, const lab_block_t *block, co
     }
 }
 
-/* Clamp int8 values that a kernel saturated to the whole of int8. */
-static void clamp_bytes(int8_t *bytes, int32_t count, int32_t minimum, int32_t maximum)
-{
-    const int8x4_t low = (int8x4_t)((uint32_t)(uint8_t)minimum * 0x01010101u);
-    const int8x4_t high = (int8x4_t)((uint32_t)(uint8_t)maximum * 0x01010101u);
-    int32_t i = 0;
-    for (; i + 3 < count; i += 4) {
-        int8x4_t word;
-        memcpy(&word, bytes + i, sizeof word);
-        (void)__ssub8(word, low);
-        word = (int8x4_t)__sel((uint8x4_t)word, (uint8x4_t)low);
-        (void)__ssub8(word, high);
-        word = (int8x4_t)__sel((uint8x4_t)high, (uint8x4_t)word);
-        memcpy(bytes + i, &word, sizeof word);
-    }
-    for (; i < count; i++) {
-        bytes[i] = lab_clamp_int8(bytes[i], minimum, maximum);
-    }
-}
-
 void lab_block_multiply(const lab_dense_t *dense, const lab_block_t *block, const uint32_t *values, int8_t *output)
 {
     const int32_t words = lab_dense_padded(dense->inputs) / 2;
@@ -259,7 +240,5 @@ void lab_block_multiply(const lab_dense_t *dense, const lab_block_t *block, cons
     if (dense->outputs & 1) {
         multiply_last(dense, block, values, output);
     }
-    if (dense->output_minimum > INT8_MIN || dense->output_maximum < INT8_MAX) {
-        clamp_bytes(output, 4 * dense->outputs, dense->output_minimum, dense->output_maximum);
-    }
+    lab_dsp_clamp(output, 4 * dense->outputs, dense->output_minimum, dense->output_maximum);
 }

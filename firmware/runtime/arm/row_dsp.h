@@ -75,7 +75,7 @@ static inline void lab_row_dot(const lab_row_t *row, const int32_t *weights, int
     int32_t second = 0;
     int32_t rounds = row->words >> 3;
     if (rounds != 0) {
-        __asm__("1:\n"
+        __asm__ volatile("1:\n"
                 LAB_DSP_EIGHT
                 LAB_DSP_EIGHT
                 "subs %[n], #1\n"
