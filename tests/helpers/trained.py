@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,13 +12,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lab.compiler.model import CompiledModel, TensorSpec
+from lab.compiler.model import CompiledModel, CompiledTraining, TensorSpec, TrainingStep
+from lab.errors import WorkloadError
+from lab.events import Job
+from lab.training import training_job
+from lab.workloads.base import Dataset, Int8Array, Prepared, Score, TrainingPlan
 
 INPUTS, CLASSES = 100, 3
 MOMENTUM = 0.5
 ARENA_BYTES = 1232
 ARENA_USED_BYTES = 16 + 4 * INPUTS * CLASSES
+VARIABLES_BYTES = 4 * (2 * INPUTS * CLASSES + CLASSES)
 STEPS = ("linear", "loss", "linear.weight gradient", "sgd")
+PHASES = ("forward", "forward", "backward", "update")
+TRAINED, EVALUATED, EPOCHS, RATE = 48, 8, 2, 0.02
 
 FloatArray = npt.NDArray[np.float32]
 LabelArray = npt.NDArray[np.int32]
@@ -32,7 +39,48 @@ def trained_model(defines: str = "") -> CompiledModel:
     sources["model.c"] = defines + sources["model.c"]
     digest = sha256("".join(sources.values()).encode()).hexdigest()
     source, target = TensorSpec((4 * INPUTS,), 1.0, 0), TensorSpec((4 * CLASSES,), 1.0, 0)
-    return CompiledModel("trained", sources, source, target, (), (), ARENA_BYTES, ARENA_BYTES, digest)
+    macs = INPUTS * CLASSES
+    steps = tuple(TrainingStep(name, name, phase, macs, 0, 0) for name, phase in zip(STEPS, PHASES, strict=True))
+    training = CompiledTraining(
+        steps, (), ARENA_BYTES, ARENA_BYTES, "by hand", (), "int32", (1,), CLASSES, 1, "SGD", "float32"
+    )
+    return CompiledModel(
+        "trained", sources, source, target, (), (), ARENA_BYTES, ARENA_BYTES, digest, training=training
+    )
+
+
+def trained_workload(*, accept: bool = True, learning_rate: float = RATE) -> Prepared:
+    """Training on 48 samples in 2 epochs, then inference on 8 others; ``accept`` is the verdict on the training."""
+    samples, labels = data(TRAINED)
+    others, _ = data(EVALUATED, seed=9)
+    expected = reference(samples, labels, [*range(TRAINED)] * EPOCHS, learning_rate)
+    logits = (others @ expected.weight.T + expected.bias).astype(np.float32)
+
+    def check_training(losses: FloatArray, variables: Mapping[str, bytes]) -> list[Score]:
+        if not accept:
+            raise WorkloadError("the loss did not fall")
+        error = np.abs(as_floats(variables["linear.weight"]) - expected.weight.ravel()).max()
+        return [
+            Score("final_loss", float(losses[-TRAINED:].mean()), float(expected.losses[-TRAINED:].mean())),
+            Score("weight_error", float(error), 0.0),
+        ]
+
+    def check(outputs: Int8Array) -> list[Score]:
+        error = np.abs(outputs.view(np.float32) - logits).max()
+        return [Score("logit_error", float(error), 0.0)]
+
+    return Prepared(
+        model=trained_model(),
+        job=Job("infer", others.tobytes(), EVALUATED),
+        dataset=Dataset("noise", sha256(others.tobytes()).hexdigest(), EVALUATED),
+        reference_outputs=logits.view(np.int8),
+        seed=3,
+        parameters={},
+        check=check,
+        training=TrainingPlan(
+            training_job(samples, labels, epochs=EPOCHS, learning_rate=learning_rate, seed=11), check_training
+        ),
+    )
 
 
 def data(count: int, seed: int = 3) -> tuple[FloatArray, LabelArray]:

@@ -81,7 +81,7 @@ def test_the_same_content_gives_the_same_bytes_in_another_cache(image: Artifact,
 
 def test_everything_that_goes_in_changes_the_build_id(image: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     model, board = tiny_model(), build_module._read_board("mps2-an386")
-    plain, with_tests = build_module._Options(False, False), build_module._Options(True, False)
+    plain, with_tests = build_module._Options(False, ""), build_module._Options(True, "")
     changed_model = tiny_model(**{"^ 0x55": "^ 0x56"})
     seen = [
         build_module._digest(model, board, plain, image.toolchain),
