@@ -28,7 +28,7 @@ from lab.build import build
 from lab.devices.base import Counting, Device
 from lab.devices.connect import connected
 from lab.errors import ProtocolError, WorkloadError
-from lab.events import Job, ResultEvent
+from lab.events import Job, RegionEvent, ResultEvent
 from lab.paths import cache_dir
 from lab.training import FORWARD, Checkpoint, checkpoint, restore, train, training_job
 from measurements.store import Store
@@ -120,7 +120,8 @@ def test_the_plugin_counts_the_regions_and_parts_of_a_step(board: Device) -> Non
     name = board.identity.board
     job = replace(training_job(SAMPLES[:1], LABELS[:1], learning_rate=RATE), profile=True)
     board.reset("soft")
-    events = {(event.region, event.index): event.cycles for event in board.run(job) if hasattr(event, "region")}
+    regions = [event for event in board.run(job) if isinstance(event, RegionEvent)]
+    events = {(event.region, event.index): event.cycles for event in regions}
     counts = {(count.region, count.index): count for count in board.count(built(name), job)}
     assert counts.keys() == events.keys()
     assert [region for region, _ in counts] == [*REGIONS, *["train.layer"] * len(STEPS)]
