@@ -1,7 +1,8 @@
 """One kernel of ``firmware/runtime`` on the host, called with the descriptor an operation asks for.
 
 The descriptor is laid out from the kernel's own header, so a field that is missing, misspelt or of the wrong type in
-Python fails here. Every tensor lies between guards of NaN: reading outside shows in the result, writing outside is found.
+Python fails here. Every tensor lies between guards of NaN: reading outside shows in the result, writing outside is
+found.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def _number(header: str, text: str) -> int:
 def descriptor(call: KernelCall) -> ctypes.Structure:
     """The descriptor with an operation's values; every field is given exactly once, with its own type."""
     kind = descriptor_type(call.kernel)
-    declared = {name: c_type for name, c_type in kind._fields_}  # type: ignore[misc]
+    declared = dict(kind._fields_)  # type: ignore[misc]
     given = [name for name, _ in call.fields]
     if sorted(given) != sorted(declared):
         raise AssertionError(f"{call.kernel}: the header has {sorted(declared)}, the call gives {sorted(given)}")
