@@ -247,8 +247,8 @@ NAKED void strip_depth(__attribute__((unused)) const lab_f32_tile_t *tile, __att
 }
 
 /* One row, of any stride, by four or sixteen LINES columns: input gradients of one pixel or sample, weight gradients of one
- * input channel. r2, r3: a, b; r4, r5: inner strides in bytes; r6, r7: what follows a run. */
-#define STRIP_LINES(sums, operands, multiplies)        \
+ * input channel. r2, r3: a, b; r4, r5: what their steps leave to do, in bytes; r6, r7: what follows a run. */
+#define STRIP_LINES(sums, left, multiplies)            \
     "push {r4-r9, lr}\n"                               \
     "vpush {s16-s31}\n"                                \
     "vldmia r1, {" sums "}\n"                          \
@@ -264,13 +264,13 @@ NAKED void strip_depth(__attribute__((unused)) const lab_f32_tile_t *tile, __att
     "lsls r5, r5, #2\n"                                \
     "lsls r6, r6, #2\n"                                \
     "lsls r7, r7, #2\n"                                \
+    "sub r5, #" left "\n"                              \
     "1:\n"                                             \
     "mov r9, r8\n"                                     \
     "2:\n"                                             \
     "vldr s0, [r2]\n"                                  \
-    "add r2, r4\n"                                     \
-    "vldmia r3, {" operands "}\n"                      \
-    "add r3, r5\n" multiplies                          \
+    "add r2, r4\n" multiplies                         \
+    "add r3, r5\n"                                     \
     "subs r9, #1\n"                                    \
     "bne 2b\n"                                         \
     "add r2, r6\n"                                     \
@@ -283,13 +283,14 @@ NAKED void strip_depth(__attribute__((unused)) const lab_f32_tile_t *tile, __att
 
 NAKED void strip_lines(__attribute__((unused)) const lab_f32_tile_t *tile, __attribute__((unused)) float *sums)
 {
-    __asm__(STRIP_LINES("s16-s19", "s1-s4", FMA4(16, 17, 18, 19, 0, 1, 2, 3, 4)));
+    __asm__(STRIP_LINES("s16-s19", "0", "vldmia r3, {s1-s4}\n" FMA4(16, 17, 18, 19, 0, 1, 2, 3, 4)));
 }
 
 NAKED void wide_strip_lines(__attribute__((unused)) const lab_f32_tile_t *tile, __attribute__((unused)) float *sums)
 {
-    __asm__(STRIP_LINES("s16-s31", "s1-s15",
-                        FMA4(16, 17, 18, 19, 0, 1, 2, 3, 4) FMA4(20, 21, 22, 23, 0, 5, 6, 7, 8)));
+    __asm__(STRIP_LINES("s16-s31", "32",
+                        "vldmia r3!, {s1-s8}\n" FMA4(16, 17, 18, 19, 0, 1, 2, 3, 4) FMA4(20, 21, 22, 23, 0, 5, 6, 7, 8)
+                        "vldmia r3, {s1-s8}\n" FMA4(24, 25, 26, 27, 0, 1, 2, 3, 4) FMA4(28, 29, 30, 31, 0, 5, 6, 7, 8)));
 }
 
 #endif

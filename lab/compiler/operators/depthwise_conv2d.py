@@ -108,5 +108,4 @@ class QuantizedDepthwiseConv2d(QuantizedOperator):
         pairs = (rows + 1) // 2
         served = (2 * pairs - rows) // down + 1
         reach = (output[1] - 1) * across + columns
-        weights = served * (columns * pairs + 4) * (2 if pairs == 2 else 1)
-        return max(16 * (pairs * reach + weights), output[2])
+        return max(16 * pairs * (reach + served * columns) + 64, output[2])
