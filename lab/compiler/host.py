@@ -198,7 +198,7 @@ class HostTraining(HostModel):
         super().__init__(compiled, folder, compiler=compiler, flags=flags)
         if compiled.training is None:
             raise ValueError(f"model '{compiled.name}' is compiled for inference only")
-        self._variables = {variable.name: variable for variable in compiled.training.variables}
+        self._compiled_training = compiled.training
         self._training = ctypes.cast(self._model.training, ctypes.POINTER(TrainingStruct)).contents
         self._update = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(self._training.update or 0)
         self._arena = _Arena(self.arena_bytes, 0)
@@ -237,12 +237,7 @@ class HostTraining(HostModel):
 
     def variables(self) -> dict[str, FloatArray]:
         """Every variable as PyTorch holds it."""
-        found = {}
-        for index in range(self._training.variable_count):
-            one = self._training.variables[index]
-            name = one.name.decode()
-            found[name] = self._variables[name].from_bytes(ctypes.string_at(one.data, one.bytes))
-        return found
+        return self._compiled_training.to_torch(self.raw_variables())
 
     def raw_variables(self) -> dict[str, bytes]:
         """Every variable as it lies in memory."""

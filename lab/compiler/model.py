@@ -9,6 +9,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from lab.compiler.storage import Grid
+
 Int8Array: TypeAlias = npt.NDArray[np.int8]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
@@ -85,8 +87,7 @@ class Variable:
         shape: order in the device's memory.
         permutation: axes of ``shape`` in PyTorch's order.
         torch_shape: PyTorch's shape.
-        scale: real values per step of the grid, one per output channel; empty for float32.
-        scale_axis: axis of ``torch_shape`` the scales belong to.
+        grid: for int8 weights and their bias, what makes real values of them.
     """
 
     name: str
@@ -94,30 +95,28 @@ class Variable:
     shape: tuple[int, ...]
     permutation: tuple[int, ...]
     torch_shape: tuple[int, ...]
-    scale: tuple[float, ...] = ()
-    scale_axis: int = 0
+    grid: Grid | None = None
 
     @property
     def size_bytes(self) -> int:
         """Bytes on the device."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
-    def from_bytes(self, data: bytes) -> npt.NDArray[np.float32]:
-        """The variable as PyTorch holds it, in real values.
+    @property
+    def is_bias(self) -> bool:
+        """Whether this is the bias of an int8 layer."""
+        return self.grid is not None and bool(self.grid.weight or self.grid.weight_sums)
+
+    def stored(self, raw: Mapping[str, bytes]) -> npt.NDArray[np.generic]:
+        """The variable as it lies in memory, out of all variables.
 
         Raises:
             ValueError: another number of bytes.
         """
+        data = raw[self.name]
         if len(data) != self.size_bytes:
             raise ValueError(f"variable '{self.name}' has {self.size_bytes} bytes, found {len(data)}")
-        stored = np.frombuffer(data, dtype=np.dtype(self.dtype).newbyteorder("<")).reshape(self.shape)
-        ordered = np.ascontiguousarray(stored.transpose(self.permutation)).reshape(self.torch_shape)
-        real = ordered.astype(np.float32)
-        if self.scale:
-            axes = [1] * len(self.torch_shape)
-            axes[self.scale_axis] = -1
-            real = real * np.asarray(self.scale, dtype=np.float32).reshape(axes)
-        return np.ascontiguousarray(real, dtype=np.float32)
+        return np.frombuffer(data, dtype=np.dtype(self.dtype).newbyteorder("<")).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -175,6 +174,27 @@ class CompiledTraining:
     def variables_bytes(self) -> int:
         """Bytes of RAM that outlive a step: trained parameters and optimiser state."""
         return sum(variable.size_bytes for variable in self.variables)
+
+    def to_torch(self, raw: Mapping[str, bytes]) -> dict[str, FloatArray]:
+        """All variables, from their bytes on the device, as PyTorch holds them: real values in PyTorch's order.
+
+        Raises:
+            ValueError: a variable of another size.
+            KeyError: one is missing.
+        """
+        known = {variable.name: variable for variable in self.variables}
+        found: dict[str, FloatArray] = {}
+        for variable in self.variables:
+            stored, grid = variable.stored(raw), variable.grid
+            if grid is None:
+                real = stored.transpose(variable.permutation)
+            elif variable.is_bias:
+                real = grid.real_bias(stored, known[grid.weight].stored(raw) if grid.weight else None)
+            else:
+                # Outputs first and inputs last; PyTorch has the inputs second.
+                real = np.moveaxis(grid.real_weight(stored), -1, 1) if not grid.storage.depthwise else grid.real_weight(stored)
+            found[variable.name] = np.ascontiguousarray(real, dtype=np.float32).reshape(variable.torch_shape)
+        return found
 
     def macs(self, phase: str) -> int:
         """Multiply-accumulates of a phase."""

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from lab.compiler.graph import Shape, Source
 from lab.compiler.quantized import Affine, KernelCall
+from lab.compiler.storage import Grid
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,7 @@ class Tensor:
         permutation: for parameters, the axes of ``shape`` in PyTorch's order: ``value.transpose(permutation)``, with
             ``torch_shape`` after it, is what PyTorch holds.
         torch_shape: PyTorch's shape of a parameter.
+        grid: for int8 weights and their bias, what makes real values of them.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Tensor:
     affine: Affine | None = None
     permutation: tuple[int, ...] = ()
     torch_shape: Shape = ()
+    grid: Grid | None = None
 
     @property
     def elements(self) -> int:
@@ -65,10 +68,6 @@ class Tensor:
         """Bytes in memory."""
         return -(-self.elements // 8) if self.dtype == "bits" else self.elements * ITEM_BYTES[self.dtype]
 
-    def to_torch_order(self, value: Value) -> Value:
-        """A parameter as PyTorch holds it."""
-        ordered: Value = np.ascontiguousarray(value.reshape(self.shape).transpose(self.permutation))
-        return ordered.reshape(self.torch_shape)
 
 
 class Operation(ABC):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 
 from lab.compiler.driver import check_name, layer_info, tensor_spec
 from lab.compiler.emit import Model, digest, emit
+from lab.compiler.graph import to_nhwc
 from lab.compiler.joint import Loss, export_training
 from lab.compiler.lowering import lower
 from lab.compiler.memory import Layout, check_limit, kept_for_backward, layout
@@ -21,11 +22,21 @@ from lab.compiler.model import (
 )
 from lab.compiler.operations.optimizer import Optimizer
 from lab.compiler.program import Program, Step, Tensor
-from lab.compiler.training_passes import fuse_activation, immediate_update, pack_masks, prune, recompute
+from lab.compiler.training_passes import (
+    fold_batch_norm,
+    fuse_activation,
+    immediate_update,
+    pack_masks,
+    prune,
+    recompute,
+    to_int8,
+)
+from lab.compiler.updates import add_updates
 from lab.errors import CompileError
 
 Selection: TypeAlias = Iterable[str] | Callable[[str, torch.nn.Parameter], bool]
 """Names of parameters, or a predicate over (name, parameter)."""
+Precision: TypeAlias = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -74,23 +85,6 @@ def default_target(module: torch.nn.Module, example: torch.Tensor, loss: Loss) -
     return torch.zeros(len(output), dtype=torch.int64) if labelled else torch.zeros_like(output)
 
 
-def add_updates(program: Program, optimizer: Optimizer) -> Program:
-    """Append one update per gradient."""
-    steps = list(program.steps)
-    made: list[Tensor] = []
-    for name, gradient in program.gradients.items():
-        parameter = program.tensors[name]
-        operation, states = optimizer.update(parameter)
-        made += states
-        state_names = tuple(state.name for state in states)
-        producer = program.producer(gradient)
-        source = producer.source if producer else program.steps[-1].source
-        steps.append(
-            Step(f"{name}.update", operation, (name, gradient, *state_names), (name, *state_names), "update", source)
-        )
-    return replace(program.with_steps(steps, *made), gradients={})
-
-
 def inference_of(program: Program) -> Program:
     """The forward steps the output needs."""
     needed = {program.output}
@@ -116,6 +110,8 @@ def compile_training(
     arena_limit_bytes: int | None = None,
     immediate: bool = True,
     recompute_bytes: int | None = None,
+    precision: Precision = "float32",
+    calibration: torch.Tensor | None = None,
 ) -> TrainingModel:
     """Compile a module for training on the device.
 
@@ -130,22 +126,44 @@ def compile_training(
         arena_limit_bytes: most arena bytes the device offers; no limit where ``None``.
         immediate: whether each gradient is consumed as soon as it exists, rather than all updates at the end.
         recompute_bytes: arena that is to be reached by computing activations again in backward.
+        precision: ``int8``: forward in int8 but for the classifier, int8 weights, float32 gradients.
+        calibration: inputs that set the ranges of the activations; for int8.
 
     Raises:
         CompileError: an operator, dtype or shape that is not supported (with its place in the module), a parameter that
             does not exist, or an arena larger than the limit (with the bytes of every step).
     """
     check_name(name)
-    names = trained_names(module, train)
+    if precision == "int8":
+        module = fold_batch_norm(module, example, everything=True)
+        names = trained_names(module, train)
+    else:
+        names = trained_names(module, train)
+        module = fold_batch_norm(module, example, trained=names)
     labels = default_target(module, example, loss) if target is None else target
-    program = lower(export_training(module, example, labels, loss, names))
-    program = pack_masks(fuse_activation(prune(program)))
-    program = add_updates(program, optimizer)
+    program = fuse_activation(prune(lower(export_training(module, example, labels, loss, names))))
+    if precision == "int8":
+        program = prune(to_int8(program, _samples(calibration, example)))
+    program = add_updates(pack_masks(program), optimizer)
     if immediate:
         program = immediate_update(program)
     if recompute_bytes is not None:
         program = recompute(program, recompute_bytes)
     return assemble(program, name, optimizer.describe(), arena_limit_bytes)
+
+
+def _samples(calibration: torch.Tensor | None, example: torch.Tensor) -> list[torch.Tensor]:
+    """Calibration inputs one by one, in physical order."""
+    if calibration is None:
+        raise CompileError(
+            "precision int8 needs calibration data", hint="pass calibration=, real inputs stacked along axis 0"
+        )
+    if calibration.shape[1:] != example.shape[1:] or len(calibration) == 0:
+        raise CompileError(
+            f"calibration data of shape {tuple(calibration.shape)}, the example is {tuple(example.shape)}",
+            hint="give inputs like the example, stacked along axis 0",
+        )
+    return list(torch.split(to_nhwc(calibration.detach()), 1))
 
 
 def assemble(program: Program, name: str, optimizer: str, arena_limit_bytes: int | None) -> TrainingModel:
@@ -207,4 +225,5 @@ def _step(program: Program, plan: Layout, index: int, kept: frozenset[str], size
 
 def _variable(tensor: Tensor) -> Variable:
     permutation = tensor.permutation or tuple(range(len(tensor.shape)))
-    return Variable(tensor.name, tensor.dtype, tensor.shape, permutation, tensor.torch_shape or tensor.shape)
+    torch_shape = tensor.torch_shape or tensor.shape
+    return Variable(tensor.name, tensor.dtype, tensor.shape, permutation, torch_shape, tensor.grid)

@@ -9,14 +9,9 @@ from typing import ClassVar
 import torch
 
 from lab.compiler.graph import Shape
-from lab.compiler.operations.copy import Reshape, given, present
+from lab.compiler.operations.copy import Reshape, present
 from lab.compiler.program import Kind, Operation, Program, Step, Tensor
 from lab.compiler.quantized import KernelCall, QuantizedGraph, QuantizedOperator
-
-
-def sample_shape(tensor: Tensor) -> Shape:
-    """Shape without the batch, which is one in int8."""
-    return tensor.shape[1:]
 
 
 @dataclass(frozen=True)
@@ -25,26 +20,33 @@ class Int8Layer(Operation):
 
     Attributes:
         layer: what is computed.
+        input_shapes, output_shape: as the layer sees them, without batch.
     """
 
     kind: ClassVar[str] = "int8"
     layer: QuantizedOperator
+    input_shapes: tuple[Shape, ...]
+    output_shape: Shape
 
     @property
     def label(self) -> str:
         return self.layer.kind
 
     def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
-        return (self.layer.run([present(one).to(torch.int64) for one in inputs]).to(torch.int8),)
+        shaped = [
+            present(one).to(torch.int64).reshape(1, *shape)
+            for one, shape in zip(inputs, self.input_shapes, strict=True)
+        ]
+        return (self.layer.run(shaped).to(torch.int8),)
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
-        return self.layer.call([sample_shape(given(one)) for one in inputs], sample_shape(outputs[0]))
+        return self.layer.call(self.input_shapes, self.output_shape)
 
     def macs(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
-        return self.layer.macs([sample_shape(given(one)) for one in inputs], sample_shape(outputs[0]))
+        return self.layer.macs(self.input_shapes, self.output_shape)
 
     def scratch_bytes(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
-        return self.layer.scratch_bytes([sample_shape(given(one)) for one in inputs], sample_shape(outputs[0]))
+        return self.layer.scratch_bytes(self.input_shapes, self.output_shape)
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,11 @@ class Int8InPlace(Int8Layer):
     in_place: ClassVar[tuple[int, ...]] = (0, 1)
 
 
-def layer_operation(layer: QuantizedOperator, output: Shape) -> Operation:
-    """The operation of a layer of the int8 graph; ``output`` is the shape of its output, without batch."""
+def layer_operation(layer: QuantizedOperator, inputs: Sequence[Shape], output: Shape) -> Operation:
+    """The operation of a layer of the int8 graph for shapes without batch."""
     if layer.is_alias:
         return Reshape((1, *output))
-    return Int8InPlace(layer) if layer.in_place else Int8Layer(layer)
+    return (Int8InPlace if layer.in_place else Int8Layer)(layer, tuple(inputs), output)
 
 
 def program_of(graph: QuantizedGraph) -> Program:
@@ -71,7 +73,7 @@ def program_of(graph: QuantizedGraph) -> Program:
     steps = tuple(
         Step(
             node.name,
-            layer_operation(node.operator, graph.shapes[node.output]),
+            layer_operation(node.operator, graph.input_shapes(node), graph.shapes[node.output]),
             node.inputs,
             (node.output,),
             "forward",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lab.compiler.operations.conv2d import ChannelSum, ChannelSumSgd, Conv2dWeightGradient, Conv2dWeightSgd
+from lab.compiler.operations.int8_training import Int8BiasSgd, Int8WeightGradient, Int8WeightSgd, Int8WeightUpdate
 from lab.compiler.operations.matmul import MatMul, MatMulSgd
 from lab.compiler.operations.optimizer import SgdUpdate
 from lab.compiler.operations.reduce import Sum
@@ -24,7 +25,7 @@ def immediate_update(program: Program) -> Program:
 
 
 def _moved(program: Program, update: Step) -> Program:
-    parameter, gradient = update.inputs[0], update.inputs[1]
+    parameter, gradient = operands(update)
     producer = program.producer(gradient)
     if producer is None:
         return program
@@ -35,7 +36,8 @@ def _moved(program: Program, update: Step) -> Program:
         default=remaining.index(producer) if merged is None else -1,
     )
     if merged is not None:
-        sources = [index for index, step in enumerate(remaining) if set(step.outputs) & set(merged.inputs[:-1])]
+        read = set(producer.inputs)
+        sources = [index for index, step in enumerate(remaining) if read.intersection(step.outputs)]
         last = max([last, *sources])
     placed = merged or replace(update, phase="backward")
     return program.with_steps([*remaining[: last + 1], placed, *remaining[last + 1 :]])
@@ -43,18 +45,31 @@ def _moved(program: Program, update: Step) -> Program:
 
 def _merged(producer: Step, update: Step) -> Step | None:
     """Gradient and update in one step: the producer's inputs, then the parameter."""
-    operation = update.operation
-    if not isinstance(operation, SgdUpdate):
-        return None
-    fused = _fused(producer.operation, operation)
+    fused = _fused(producer.operation, update.operation)
     if fused is None:
         return None
-    parameter = update.inputs[0]
-    inputs = (*producer.inputs[:2], parameter) if isinstance(fused, MatMulSgd) else (*producer.inputs, parameter)
-    return replace(producer, name=f"{producer.name}.sgd", operation=fused, inputs=inputs, outputs=(parameter,))
+    parameter, _ = operands(update)
+    read = producer.inputs[:2] if isinstance(fused, MatMulSgd) else producer.inputs
+    written = (parameter, *update.inputs[2:]) if isinstance(fused, (Int8WeightSgd, Int8BiasSgd)) else (parameter,)
+    return replace(
+        producer, name=f"{producer.name}.sgd", operation=fused, inputs=(*read, *written), outputs=update.outputs
+    )
 
 
-def _fused(gradient: Operation, sgd: SgdUpdate) -> Update | None:
+def operands(update: Step) -> tuple[str, str]:
+    """Parameter and gradient of an update."""
+    if isinstance(update.operation, Int8BiasSgd):
+        return update.inputs[1], update.inputs[0]
+    return update.inputs[0], update.inputs[1]
+
+
+def _fused(gradient: Operation, sgd: Operation) -> Update | None:
+    if isinstance(gradient, Int8WeightGradient) and isinstance(sgd, Int8WeightUpdate):
+        return Int8WeightSgd(gradient, sgd.update)
+    if isinstance(gradient, ChannelSum) and isinstance(sgd, Int8BiasSgd):
+        return Int8BiasSgd(gradient.rows, gradient.channels, sgd.rate_scale)
+    if not isinstance(sgd, SgdUpdate):
+        return None
     rates = (sgd.rate_scale, sgd.weight_decay)
     if isinstance(gradient, MatMul) and gradient.batch == 1:
         return MatMulSgd(gradient, *rates)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lab.compiler.operations.mask import MaskGradient, MaskInside
+from lab.compiler.operations.mask import MaskByValue, MaskGradient, MaskInside
 from lab.compiler.operations.unary import ClampGradient
 from lab.compiler.program import Program, Step, Tensor
 
@@ -15,7 +15,7 @@ from lab.compiler.program import Program, Step, Tensor
 def pack_masks(program: Program) -> Program:
     """Replace the values kept for clamps alone by masks."""
     for step in program.steps:
-        if isinstance(step.operation, ClampGradient) and step.phase == "backward":
+        if isinstance(step.operation, (ClampGradient, MaskByValue)) and step.phase == "backward":
             program = _packed(program, step)
     return program
 
@@ -25,7 +25,7 @@ def _packed(program: Program, gradient: Step) -> Program:
     producer = program.producer(saved)
     readers = [step for step in program.consumers(saved) if step.phase != "forward"]
     operation = gradient.operation
-    if not isinstance(operation, ClampGradient) or readers != [gradient] or producer is None:
+    if not isinstance(operation, (ClampGradient, MaskByValue)) or readers != [gradient] or producer is None:
         return program
     if producer.phase != "forward" or saved == program.output:
         return program
