@@ -9,6 +9,13 @@
 #define LAB_MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
 #endif
 
+/* Cores for the assembly in arm/lab_f32_*.h: Cortex-M4F, M7, M33, M55. */
+#if defined(__thumb2__) && defined(__ARM_FEATURE_FMA) && defined(__ARM_FP) && !defined(__SOFTFP__)
+#define LAB_F32_THUMB_FPU 1
+#else
+#define LAB_F32_THUMB_FPU 0
+#endif
+
 static inline float lab_f32_clamp(float value, float minimum, float maximum)
 {
     if (value < minimum) {

@@ -11,7 +11,7 @@
 #define LAB_F32_CHANNELS 16
 
 typedef struct {
-    int32_t outer, inner;
+    int32_t outer, inner; /* both at least 1 */
     int32_t a_outer, a_inner;
     int32_t b_outer, b_inner;
 } lab_f32_channels_t;

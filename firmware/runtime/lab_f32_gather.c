@@ -48,7 +48,7 @@ static void add_taps(const lab_f32_gather_t *gather, const lab_f32_taps_t *y, co
         tile->inner = x->count * gather->depth;
         tile->a_outer = source_y;
         tile->b_outer = weight_y;
-        lab_f32_tile_part(tile, rows, columns, sums);
+        lab_f32_tile(tile, rows, columns, sums);
         return;
     }
     tile->outer = x->count;
@@ -56,7 +56,7 @@ static void add_taps(const lab_f32_gather_t *gather, const lab_f32_taps_t *y, co
     tile->a_outer = source_x;
     tile->b_outer = weight_x;
     for (int32_t j = 0; j < y->count; j++) {
-        lab_f32_tile_part(tile, rows, columns, sums);
+        lab_f32_tile(tile, rows, columns, sums);
         for (int32_t i = 0; i < 4; i++) {
             tile->a[i] += source_y;
             tile->b[i] += weight_y;

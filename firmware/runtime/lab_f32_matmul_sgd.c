@@ -1,5 +1,6 @@
 #include "lab_f32_matmul_sgd.h"
 
+#include "lab_f32_axpy.h"
 #include "lab_f32_product.h"
 
 void lab_f32_matmul_sgd(const lab_f32_matmul_sgd_t *layer, const float *a, const float *b, float *weights,
@@ -22,5 +23,12 @@ void lab_f32_matmul_sgd(const lab_f32_matmul_sgd_t *layer, const float *a, const
         .rate = state->learning_rate * layer->rate_scale,
         .weight_decay = layer->weight_decay,
     };
-    lab_f32_product(&product, a, b, lab_f32_update, &update);
+    if (layer->depth == 1 && layer->weight_decay == 0.0f) {
+        /* One sample: an outer product, whose sums have one term each. */
+        for (int32_t row = 0; row < layer->rows; row++) {
+            lab_f32_axpy(b, weights + row * layer->columns, layer->columns, -update.rate * a[row]);
+        }
+    } else {
+        lab_f32_product(&product, a, b, lab_f32_update, &update);
+    }
 }

@@ -3,33 +3,36 @@
 #include "lab_f32_tile.h"
 
 /* The last block of a side with at least four lines overlaps the one before; the sink skips what was done. */
-static int32_t block_start(int32_t line, int32_t lines)
+static int32_t block_start(int32_t line, int32_t lines, int32_t block)
 {
-    return (lines >= 4 && line + 4 > lines) ? lines - 4 : line;
-}
-
-static int32_t least(int32_t left, int32_t right)
-{
-    return left < right ? left : right;
+    return (lines >= block && line + block > lines) ? lines - block : line;
 }
 
 static void set_pointers(const float **pointers, const float *first, int32_t step, int32_t count)
 {
-    for (int32_t i = 0; i < 4; i++) {
-        pointers[i] = first + (i < count ? i : count - 1) * step;
-    }
+    pointers[0] = first;
+    first += count > 1 ? step : 0;
+    pointers[1] = first;
+    first += count > 2 ? step : 0;
+    pointers[2] = first;
+    first += count > 3 ? step : 0;
+    pointers[3] = first;
 }
 
-static void add_items(const lab_f32_product_t *product, lab_f32_tile_t tile, int32_t rows, int32_t columns, float *sums)
+static void add_items(const lab_f32_product_t *product, lab_f32_tile_t *tile, int32_t rows, int32_t columns, float *sums)
 {
     if (product->outer == 0 || product->inner == 0) {
         return;
     }
     for (int32_t item = 0; item < product->items; item++) {
-        lab_f32_tile_part(&tile, rows, columns, sums);
-        for (int32_t i = 0; i < 4; i++) {
-            tile.a[i] += product->a_item;
-            tile.b[i] += product->b_item;
+        if (columns > 4) {
+            lab_f32_wide_tile(tile, sums);
+        } else {
+            lab_f32_tile(tile, rows, columns, sums);
+        }
+        for (int32_t i = 0; item + 1 < product->items && i < 4; i++) {
+            tile->a[i] += product->a_item;
+            tile->b[i] += product->b_item;
         }
     }
 }
@@ -46,25 +49,29 @@ void lab_f32_product(const lab_f32_product_t *product, const float *a, const flo
         .b_inner = product->b_inner,
     };
     lab_f32_place_t place;
-    const int32_t rows = least(product->rows, 4);
-    const int32_t columns = least(product->columns, 4);
+    const int wide = product->rows == 1 && product->b_inner != 1 && product->columns >= LAB_F32_WIDE;
+    const int32_t block = wide ? LAB_F32_WIDE : 4;
+    const int32_t rows = product->rows < 4 ? product->rows : 4;
+    const int32_t columns = product->columns < block ? product->columns : block;
+    place.row_end = rows;
+    place.column_end = columns;
     for (int32_t row = 0; row < product->rows; row += 4) {
-        const int32_t row_start = block_start(row, product->rows);
-        set_pointers(tile.a, a + row_start * product->a_row, product->a_row, rows);
+        const int32_t row_start = block_start(row, product->rows, 4);
         place.row = product->first_row + row_start;
         place.row_begin = row - row_start;
-        place.row_end = rows;
-        for (int32_t column = 0; column < product->columns; column += 4) {
-            const int32_t column_start = block_start(column, product->columns);
+        for (int32_t column = 0; column < product->columns; column += block) {
+            const int32_t column_start = block_start(column, product->columns, block);
             float sums[16] = {0.0f};
+            int32_t index = row_start * product->target_row + product->target_first + column_start;
+            set_pointers(tile.a, a + row_start * product->a_row, product->a_row, rows);
             set_pointers(tile.b, b + column_start * product->b_column, product->b_column, columns);
             for (int32_t i = 0; i < 4; i++) {
-                place.row_index[i] = (row_start + i) * product->target_row + product->target_first + column_start;
+                place.row_index[i] = index;
+                index += product->target_row;
             }
             place.column = column_start;
             place.column_begin = column - column_start;
-            place.column_end = columns;
-            add_items(product, tile, rows, columns, sums);
+            add_items(product, &tile, rows, columns, sums);
             sink(context, sums, &place);
         }
     }

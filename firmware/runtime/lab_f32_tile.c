@@ -2,6 +2,113 @@
 
 #include "lab_f32_arithmetic.h"
 
+static float dot(const lab_f32_tile_t *tile, int32_t row, int32_t column, float sum)
+{
+    for (int32_t outer = 0; outer < tile->outer; outer++) {
+        const float *a = tile->a[row] + outer * tile->a_outer;
+        const float *b = tile->b[column] + outer * tile->b_outer;
+        for (int32_t i = 0; i < tile->inner; i++) {
+            sum = LAB_MULTIPLY_ADD(*a, *b, sum);
+            a += tile->a_inner;
+            b += tile->b_inner;
+        }
+    }
+    return sum;
+}
+
+static void dots(const lab_f32_tile_t *tile, int32_t rows, int32_t columns, float *sums)
+{
+    for (int32_t row = 0; row < rows; row++) {
+        for (int32_t column = 0; column < columns; column++) {
+            sums[4 * row + column] = dot(tile, row, column, sums[4 * row + column]);
+        }
+    }
+}
+
+#if LAB_F32_THUMB_FPU
+
+#include "arm/lab_f32_tile_arm.h"
+
+static lab_f32_tile_t turned(const lab_f32_tile_t *tile)
+{
+    lab_f32_tile_t result = {
+        .outer = tile->outer,
+        .inner = tile->inner,
+        .a_outer = tile->b_outer,
+        .a_inner = tile->b_inner,
+        .b_outer = tile->a_outer,
+        .b_inner = tile->a_inner,
+    };
+    for (int32_t i = 0; i < 4; i++) {
+        result.a[i] = tile->b[i];
+        result.b[i] = tile->a[i];
+    }
+    return result;
+}
+
+/* One row by up to four columns; 0 if there is no assembly for it. */
+static int strip(const lab_f32_tile_t *tile, int32_t columns, float *sums)
+{
+    if (tile->a_inner == 1 && tile->b_inner == 1) {
+        strip_depth(tile, sums);
+    } else if (columns == 4 && tile->b_inner != 1) {
+        strip_lines(tile, sums);
+    } else {
+        return 0;
+    }
+    return 1;
+}
+
+/* One column by up to four rows: the strip of the tile turned round. */
+static int standing_strip(const lab_f32_tile_t *tile, int32_t rows, float *sums)
+{
+    const lab_f32_tile_t across = turned(tile);
+    float row[4] = {sums[0], sums[4], sums[8], sums[12]};
+    const int done = strip(&across, rows, row);
+    for (int32_t i = 0; i < rows; i++) {
+        sums[4 * i] = row[i];
+    }
+    return done;
+}
+
+static void whole_tile(const lab_f32_tile_t *tile, float *sums)
+{
+    if (tile->a_inner == 1 && tile->b_inner == 1) {
+        tile_depth_depth(tile, sums);
+    } else if (tile->a_inner == 1) {
+        tile_depth_lines(tile, sums);
+    } else if (tile->b_inner != 1) {
+        tile_lines_lines(tile, sums);
+    } else {
+        const lab_f32_tile_t across = turned(tile);
+        float standing[16];
+        for (int32_t i = 0; i < 16; i++) {
+            standing[i] = sums[4 * (i % 4) + i / 4];
+        }
+        tile_depth_lines(&across, standing);
+        for (int32_t i = 0; i < 16; i++) {
+            sums[i] = standing[4 * (i % 4) + i / 4];
+        }
+    }
+}
+
+void lab_f32_tile(const lab_f32_tile_t *tile, int32_t rows, int32_t columns, float *sums)
+{
+    /* A side with an inner stride of 1 has four pointers; one without must have four lines. */
+    if (rows > 1 && columns > 1 && (rows == 4 || tile->a_inner == 1) && (columns == 4 || tile->b_inner == 1)) {
+        whole_tile(tile, sums);
+    } else if (!(rows == 1 && strip(tile, columns, sums)) && !(columns == 1 && standing_strip(tile, rows, sums))) {
+        dots(tile, rows, columns, sums);
+    }
+}
+
+void lab_f32_wide_tile(const lab_f32_tile_t *tile, float *sums)
+{
+    wide_strip_lines(tile, sums);
+}
+
+#else
+
 #define ROW(row)                                                            \
     do {                                                                    \
         const float value = a##row[i * tile->a_inner];                      \
@@ -21,7 +128,7 @@
         sums[4 * row + 3] = s##row##3; \
     } while (0)
 
-void lab_f32_tile(const lab_f32_tile_t *tile, float *sums)
+static void whole_tile(const lab_f32_tile_t *tile, float *sums)
 {
     LOAD(0);
     LOAD(1);
@@ -51,25 +158,28 @@ void lab_f32_tile(const lab_f32_tile_t *tile, float *sums)
     STORE(3);
 }
 
-void lab_f32_tile_part(const lab_f32_tile_t *tile, int32_t rows, int32_t columns, float *sums)
+void lab_f32_tile(const lab_f32_tile_t *tile, int32_t rows, int32_t columns, float *sums)
 {
     if (rows == 4 && columns == 4) {
-        lab_f32_tile(tile, sums);
-        return;
+        whole_tile(tile, sums);
+    } else {
+        dots(tile, rows, columns, sums);
     }
-    for (int32_t row = 0; row < rows; row++) {
-        for (int32_t column = 0; column < columns; column++) {
-            float sum = sums[4 * row + column];
-            for (int32_t outer = 0; outer < tile->outer; outer++) {
-                const float *a = tile->a[row] + outer * tile->a_outer;
-                const float *b = tile->b[column] + outer * tile->b_outer;
-                for (int32_t i = 0; i < tile->inner; i++) {
-                    sum = LAB_MULTIPLY_ADD(*a, *b, sum);
-                    a += tile->a_inner;
-                    b += tile->b_inner;
-                }
+}
+
+void lab_f32_wide_tile(const lab_f32_tile_t *tile, float *sums)
+{
+    for (int32_t outer = 0; outer < tile->outer; outer++) {
+        const float *a = tile->a[0] + outer * tile->a_outer;
+        const float *b = tile->b[0] + outer * tile->b_outer;
+        for (int32_t i = 0; i < tile->inner; i++) {
+            for (int32_t column = 0; column < LAB_F32_WIDE; column++) {
+                sums[column] = LAB_MULTIPLY_ADD(*a, b[column], sums[column]);
             }
-            sums[4 * row + column] = sum;
+            a += tile->a_inner;
+            b += tile->b_inner;
         }
     }
 }
+
+#endif

@@ -16,10 +16,12 @@ typedef struct {
     int32_t b_outer, b_inner;
 } lab_f32_tile_t;
 
-void lab_f32_tile(const lab_f32_tile_t *tile, float *sums);
+/* rows and columns from 1 to 4; what happens to the other sums is undefined. Where the inner stride is 1, the pointers from
+ * `rows` and `columns` on must be valid (repeat one). */
+void lab_f32_tile(const lab_f32_tile_t *tile, int32_t rows, int32_t columns, float *sums);
 
-/* Only `rows` x `columns` of the sums; the pointers from `rows` and `columns` on must be valid where the inner stride
- * is 1 (repeat the last one), and what happens to the other sums is undefined. */
-void lab_f32_tile_part(const lab_f32_tile_t *tile, int32_t rows, int32_t columns, float *sums);
+/* One row and LAB_F32_WIDE columns, which follow each other from b[0] on whatever b_inner is: sums[column]. */
+#define LAB_F32_WIDE 16
+void lab_f32_wide_tile(const lab_f32_tile_t *tile, float *sums);
 
 #endif

@@ -26,7 +26,7 @@ _KINDS: Mapping[str, type[ctypes.c_int32] | type[ctypes.c_float] | type[ctypes.c
     "float": ctypes.c_float,
     "*": ctypes.c_void_p,
 }
-_OWN = re.compile(r"lab_(q_|f32_(matmul|conv2d|depthwise|channel|tile|sink|product|gather|weight_taps|vector))")
+_OWN = re.compile(r"lab_(q_|f32_(matmul|conv2d|depthwise|channel|tile|sink|product|gather|weight_taps|axpy))")
 
 
 class State(ctypes.Structure):
@@ -41,11 +41,14 @@ def sources() -> list[Path]:
 
 
 def descriptor(kernel: str, fields: Mapping[str, Field]) -> ctypes.Structure:
-    """The kernel's descriptor, nested structs flattened (``layer.batch``), as its header declares it; every field must be given. Arrays must outlive it."""
+    """The kernel's descriptor as its header declares it, nested structs flattened (``layer.batch``).
+
+    Every field must be given; arrays must outlive it.
+    """
     declared = {name: _KINDS[kind] for name, kind in descriptor_fields(kernel)}
     if declared.keys() != fields.keys():
         raise ValueError(f"{kernel} has the fields {sorted(declared)}, not {sorted(fields)}")
-    made = type(kernel, (ctypes.Structure,), {"_fields_": list(declared.items())})()
+    made: ctypes.Structure = type(kernel, (ctypes.Structure,), {"_fields_": list(declared.items())})()
     for name, value in fields.items():
         setattr(made, name, value.ctypes.data if isinstance(value, np.ndarray) else value)
     return made
@@ -67,7 +70,8 @@ class Guarded:
     def take_back(self) -> None:
         """Copy into the array; raises if the bytes around the copy changed."""
         inside = self._memory[GUARD_BYTES : GUARD_BYTES + self._array.nbytes]
-        if not ((self._memory[:GUARD_BYTES] == 0xA5).all() and (self._memory[GUARD_BYTES + inside.size :] == 0xA5).all()):
+        before, after = self._memory[:GUARD_BYTES], self._memory[GUARD_BYTES + inside.size :]
+        if not ((before == 0xA5).all() and (after == 0xA5).all()):
             raise MemoryError("a kernel wrote outside its tensors")
         self._array[...] = inside.view(self._array.dtype).reshape(self._array.shape)
 

@@ -7,7 +7,7 @@
 #ifndef LAB_F32_TILE_ARM_H
 #define LAB_F32_TILE_ARM_H
 
-#include "lab_f32_tile.h"
+#include "../lab_f32_tile.h"
 
 /* Offsets in lab_f32_tile_t, where pointers and integers are words. */
 #define TILE_A "0"
