@@ -143,10 +143,13 @@ def check_fits(model: CompiledModel, flash_bytes: int, ram_bytes: int, arena_lim
     Raises:
         CompileError: with the sizes of every layer.
     """
+    variables_bytes = 0 if model.training is None else model.training.variables_bytes
+    in_ram = "the arena, the variables" if variables_bytes else "the arena"
+    ram_needed = model.arena_bytes + variables_bytes + RUNNER_RAM_BYTES
     limits = (
         ("weights and the runner", "flash", model.weights_bytes + RUNNER_FLASH_BYTES, flash_bytes),
         ("the arena", "arena limit", model.arena_bytes, arena_limit_bytes),
-        ("the arena, the stack and the runner", "RAM", model.arena_bytes + RUNNER_RAM_BYTES, ram_bytes),
+        (f"{in_ram}, the stack and the runner", "RAM", ram_needed, ram_bytes),
     )
     for what, where, needed, allowed in limits:
         if needed > allowed:
@@ -188,6 +191,10 @@ def _check_mlperf(model: CompiledModel, options: _Options) -> None:
     """Refuse what the firmware could only refuse at every command."""
     if options.test_jobs:
         raise ConfigError("the test jobs belong to the runner; the MLPerf Tiny personality has none")
+    if (model.input.dtype, model.output.dtype) != ("int8", "int8"):
+        raise ConfigError(
+            f"{model.name!r} takes {model.input.dtype} and yields {model.output.dtype}; MLPerf Tiny's are int8 models"
+        )
     loaded_bytes = model.input.size * (4 if options.mlperf_model == "ad01" else 1)
     if loaded_bytes > MLPERF_BUFFER_BYTES:
         raise ConfigError(
