@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
 from helpers.kernel_runner import check_kernel
 from torch import nn
@@ -58,10 +57,9 @@ def check_program(
     close(values[program.output].reshape(output.shape), output.detach())
     close(values[program.loss].reshape(()), wanted.detach())
     for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
-        found = values[program.gradients[name]].numpy()
         tensor = program.tensors[name]
-        ordered = tensor.to_torch_order(np.asarray(found))
-        close(torch.from_numpy(ordered).reshape(parameter.shape), gradient)
+        found = values[program.gradients[name]].reshape(tensor.shape)
+        close(found.permute(tensor.permutation).reshape(parameter.shape), gradient)
     if kernels:
         _check_steps(program, values, relative, absolute)
     return program

@@ -53,20 +53,25 @@ def kernel_library(kernel: str) -> ctypes.CDLL:
 
 
 @cache
-def descriptor_type(kernel: str) -> type[ctypes.Structure]:
-    """``<kernel>_t`` as its header declares it: 32-bit integers, floats and arrays of them."""
-    header = re.sub(r"/\*.*?\*/", "", (RUNTIME / f"{kernel}.h").read_text(), flags=re.DOTALL)
-    found = re.search(r"typedef struct \{([^}]*)\} " + kernel + "_t;", header)
+def descriptor_type(header_file: str, name: str) -> type[ctypes.Structure]:
+    """A descriptor as a kernel's header declares it, or one it includes: 32-bit integers, floats and arrays of them."""
+    header = _header(header_file)
+    found = re.search(r"typedef struct \{([^}]*)\} " + name + ";", header)
     if found is None:
-        raise AssertionError(f"{kernel}.h declares no {kernel}_t")
+        raise AssertionError(f"{header_file} declares no {name}")
     fields: list[tuple[str, Number | Numbers]] = []
     for declaration in filter(None, (part.strip() for part in found[1].split(";"))):
         kind, names = declaration.split(maxsplit=1)
-        for name in names.split(","):
-            array = re.fullmatch(r"\s*(\w+)\[(\w+)\]", name)
+        for field in names.split(","):
+            array = re.fullmatch(r"\s*(\w+)\[(\w+)\]", field)
             c_type = C_TYPES[kind]
-            fields.append((array[1], c_type * _number(header, array[2])) if array else (name.strip(), c_type))
-    return type(f"{kernel}_t", (ctypes.Structure,), {"_fields_": fields})
+            fields.append((array[1], c_type * _number(header, array[2])) if array else (field.strip(), c_type))
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
+
+
+def _header(file: str) -> str:
+    text = re.sub(r"/\*.*?\*/", "", (RUNTIME / file).read_text(), flags=re.DOTALL)
+    return "".join([*map(_header, re.findall(r'#include "(lab_\w+\.h)"', text)), text])
 
 
 def _number(header: str, text: str) -> int:
@@ -80,7 +85,7 @@ def _number(header: str, text: str) -> int:
 
 def descriptor(call: KernelCall) -> ctypes.Structure:
     """The descriptor with an operation's values; every field is given exactly once, with its own type."""
-    kind = descriptor_type(call.kernel)
+    kind = descriptor_type(call.header or f"{call.kernel}.h", call.descriptor or f"{call.kernel}_t")
     declared = dict(kind._fields_)  # type: ignore[misc]
     given = [name for name, _ in call.fields]
     if sorted(given) != sorted(declared):

@@ -1,4 +1,4 @@
-"""Functions of two tensors. A uniform operand becomes a constant of the kernel; the result lies as the larger operand."""
+"""Functions of two tensors. A uniform operand becomes a constant of the kernel; the result lies as the larger one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lab.compiler.operations.unary import (
     Compare,
     Comparison,
     Divide,
+    LabelEquals,
     Reciprocal,
     Softplus,
     Tanh,
@@ -169,8 +170,16 @@ def lower_compare(call: Call) -> Results:
     comparison: Comparison = next(known for known in COMPARISONS if known == name)
     lowered = call.lowered(0)
     if isinstance(lowered, View) and call.builder.tensors[lowered.tensor].dtype != "float32":
-        raise call.refuse("compares integers", "compare floats, or leave label smoothing and ignore_index out")
+        return _compare_labels(call, lowered, comparison)
     return apply(call, lowered, Compare(comparison, call.number(1, "other", 0.0)))
+
+
+def _compare_labels(call: Call, labels: View, comparison: Comparison) -> View:
+    if comparison != "eq":
+        raise call.refuse("compares integers", "compare them for equality, or convert them to float32")
+    operation = LabelEquals(int(call.number(1, "other", 0.0)))
+    (made,) = call.emit(operation, [labels.tensor], call.builder.tensors[labels.tensor].shape)
+    return View(made, labels.shape, labels.strides)
 
 
 @lowers("aten.bitwise_not.default", "aten.logical_not.default")

@@ -1,4 +1,4 @@
-"""Reductions. Neighbouring axes in memory are reduced together; axes that do not lie together, one run after the other."""
+"""Reductions. Neighbours in memory are reduced together; axes that do not lie together, one run after the other."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ PAIR_FUNCTIONS: tuple[PairFunction, ...] = ("squared", "huber", "smooth_l1", "bi
 
 @dataclass(frozen=True)
 class NllLoss(Operation):
-    """Negative log likelihood; inputs are log probabilities (rows, classes), labels (rows,) and optionally class weights.
+    """Negative log likelihood; inputs: log probabilities (rows, classes), labels (rows,) and optionally class weights.
 
     Outputs are the loss and the sum of the weights that count. A label out of range, but for ``ignored``, yields NaN.
 
@@ -107,7 +107,8 @@ class CrossEntropy(Operation):
 
     def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
         logits = present(inputs[0]).reshape(self.rows, self.classes)
-        return NllLoss(self.rows, self.classes, self.ignored, self.mean).run([logits.log_softmax(1), inputs[1], None])[:1]
+        likelihood = NllLoss(self.rows, self.classes, self.ignored, self.mean)
+        return likelihood.run([logits.log_softmax(1), inputs[1], None])[:1]
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         return KernelCall("lab_f32_cross_entropy", (), _label_fields(self.rows, self.classes, self.ignored, self.mean))

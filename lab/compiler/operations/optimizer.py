@@ -25,7 +25,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def update(self, parameter: Tensor) -> tuple[Update, tuple[Tensor, ...]]:
-        """The update of a parameter, and its state. Inputs of the step are the parameter, its gradient and the state."""
+        """The update of a parameter, and its state. Inputs of the step: the parameter, its gradient and the state."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -33,7 +33,7 @@ class Optimizer(ABC):
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:
-    if not (low <= value and (value < high or high == math.inf and math.isfinite(value))):
+    if not (low <= value and (value < high or (high == math.inf and math.isfinite(value)))):
         raise CompileError(f"{name} is {value}", hint=f"it must be at least {low:g} and below {high:g}")
 
 

@@ -337,6 +337,20 @@ class Compare(Unary):
 
 
 @dataclass(frozen=True)
+class LabelEquals(Operation):
+    """1 where a label is ``value``, else 0; the input is int32."""
+
+    kind: ClassVar[str] = "label_equals"
+    value: int
+
+    def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
+        return ((present(inputs[0]) == self.value).float(),)
+
+    def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
+        return KernelCall("lab_i32_equal", (), (("count", outputs[0].elements), ("value", self.value)))
+
+
+@dataclass(frozen=True)
 class Choose(Unary):
     """``yes`` where the mask is not zero, else ``no``."""
 
