@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lab.compiler.offset_orders import Instance, Plan, lowest_gap, place
+from lab.compiler.offset_orders import Instance, Plan, heuristic_orders, lowest_gap, place
 
 EXACT_PAIRS = 300
 """Most pairs of buffers live together that the mixed-integer programme is given; more take it minutes."""
@@ -46,14 +46,15 @@ def exact_order(instance: Instance, core: Sequence[int], pairs: Sequence[tuple[i
     """The buffers of ``core`` from the bottom of their lowest arrangement to its top; empty if none is found.
 
     Variables are the offset of each buffer, whether the first of each pair lies below the second, and the height, which
-    is minimised between the bound and the sum of all sizes. The arena can be turned upside down, so one pair is fixed.
+    is minimised between the bound and that of the best greedy plan. The arena can be turned upside down, so one pair is
+    fixed.
     """
     import numpy as np
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import coo_array
 
     sizes, column = instance.sizes, {index: number for number, index in enumerate(core)}
-    limit = sum(sizes[index] for index in core)
+    limit = min(place(instance, order, lowest_gap, "").height for _, order in heuristic_orders(instance))
     height = len(core) + len(pairs)
     terms: list[tuple[int, int, int]] = []
     upper: list[int] = []

@@ -11,8 +11,12 @@ import numpy.typing as npt
 
 from lab.compiler.offset_orders import Instance, Plan, heuristic_orders, lowest_gap, place
 
-SEARCH_WORK = 40_000_000
-"""Work limit in nodes times buffers; a few seconds, spent only if the bound is not met."""
+SEARCH_WORK = 50_000_000
+"""Work limit; a few seconds, spent only if the bound is not met."""
+NODE_WORK = 100
+"""Work of a node beyond one per buffer."""
+NODES_PER_BUFFER = 3_000
+"""Most nodes per buffer: where there are few, the mixed-integer programme is the better use of time."""
 SEARCH_NODES = 300
 """Nodes of one start of the search beyond one per buffer: a bad start is not worth more."""
 SEARCH_SLACKS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05)
@@ -24,18 +28,21 @@ def search_from_bottom(instance: Instance) -> Iterator[Plan]:
     """Plans of :class:`Skyline`, under the bound first and then under higher ceilings."""
     ranks = [turns(order) for _, order in heuristic_orders(instance)]
     chance = random.Random(0)
-    work = SEARCH_WORK // max(1, len(instance.sizes))
+    work = min(SEARCH_WORK // (len(instance.sizes) + NODE_WORK), NODES_PER_BUFFER * len(instance.sizes))
+    refuted = 0
     for number, slack in enumerate(SEARCH_SLACKS):
         ceiling = int(instance.bound * (1 + slack))
         nodes = work // 2 if number == 0 else work // 2 // (len(SEARCH_SLACKS) - 1)
         start = 0
-        while nodes > 0:
+        while nodes > 0 and ceiling > refuted:
             noise = 0.0 if start < len(ranks) else len(instance.sizes) / 8
             rank = [turn + chance.uniform(0.0, noise) for turn in ranks[start % len(ranks)]]
             skyline = Skyline(instance, ceiling, rank, min(nodes, len(rank) + SEARCH_NODES))
             if skyline.fill():
                 yield place(instance, skyline.order, lowest_gap, "search from the bottom")
                 return
+            if skyline.nodes <= skyline.node_limit:
+                refuted = ceiling
             nodes -= skyline.nodes
             start += 1
 
