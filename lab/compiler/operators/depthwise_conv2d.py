@@ -108,4 +108,4 @@ class QuantizedDepthwiseConv2d(QuantizedOperator):
         pairs = (rows + 1) // 2
         served = (2 * pairs - rows) // down + 1
         reach = (output[1] - 1) * across + columns
-        return max(16 * pairs * (reach + served * columns) + 64, output[2])
+        return max(16 * (pairs * reach + (2 * pairs - 1) * served * columns) + 64, output[2])
