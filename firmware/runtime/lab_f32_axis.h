@@ -43,6 +43,15 @@ static inline lab_f32_taps_t lab_f32_forward_taps(const lab_f32_axis_t *axis, in
 static inline lab_f32_taps_t lab_f32_gradient_taps(const lab_f32_axis_t *axis, int32_t target)
 {
     lab_f32_taps_t taps = {.step = 1};
+    if (axis->stride == 1 && axis->dilation == 1) {
+        const int32_t reach = target + axis->pad;
+        const int32_t end = reach + 1 < axis->kernel ? reach + 1 : axis->kernel;
+        taps.first = reach < axis->sources ? 0 : reach - axis->sources + 1;
+        taps.count = end > taps.first ? end - taps.first : 0;
+        taps.source = reach - taps.first;
+        taps.source_step = -1;
+        return taps;
+    }
     while (taps.step * axis->dilation % axis->stride != 0) {
         taps.step++;
     }

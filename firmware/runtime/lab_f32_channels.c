@@ -2,23 +2,26 @@
 
 #include "lab_f32_arithmetic.h"
 
+const float lab_f32_zeros[LAB_F32_CHANNELS] = {0.0f};
+
 #if LAB_F32_THUMB_FPU
 
 #include "arm/lab_f32_channels_arm.h"
 
-static int32_t whole_blocks(const lab_f32_channels_t *walk, const float *a, const float *b, int32_t channels, float *sums)
+static int32_t whole_blocks(const lab_f32_channels_t *walk, const float *a, const float *b, int32_t channels,
+                            const float *start, float *sums)
 {
     int32_t done = 0;
     if (channels == LAB_F32_CHANNELS) {
-        channels_16(walk, a, b, sums);
+        channels_16(walk, a, b, sums, start);
         return channels;
     }
     if (channels >= 8) {
-        channels_8(walk, a, b, sums);
+        channels_8(walk, a, b, sums, start);
         done = 8;
     }
     if (channels - done >= 4) {
-        channels_4(walk, a + done, b + done, sums + done);
+        channels_4(walk, a + done, b + done, sums + done, start + done);
         done += 4;
     }
     return done;
@@ -26,19 +29,24 @@ static int32_t whole_blocks(const lab_f32_channels_t *walk, const float *a, cons
 
 #else
 
-static int32_t whole_blocks(const lab_f32_channels_t *walk, const float *a, const float *b, int32_t channels, float *sums)
+static int32_t whole_blocks(const lab_f32_channels_t *walk, const float *a, const float *b, int32_t channels,
+                            const float *start, float *sums)
 {
-    (void)walk, (void)a, (void)b, (void)channels, (void)sums;
+    (void)walk, (void)a, (void)b, (void)channels, (void)start, (void)sums;
     return 0;
 }
 
 #endif
 
-void lab_f32_channels(const lab_f32_channels_t *walk, const float *a, const float *b, int32_t channels, float *sums)
+void lab_f32_channels(const lab_f32_channels_t *walk, const float *a, const float *b, int32_t channels,
+                      const float *start, float *sums)
 {
-    const int32_t done = whole_blocks(walk, a, b, channels, sums);
+    const int32_t done = walk->outer > 0 ? whole_blocks(walk, a, b, channels, start, sums) : 0;
     if (done == channels) {
         return;
+    }
+    for (int32_t c = done; c < channels; c++) {
+        sums[c] = start[c];
     }
     for (int32_t outer = 0; outer < walk->outer; outer++) {
         for (int32_t inner = 0; inner < walk->inner; inner++) {

@@ -1,5 +1,8 @@
 #include "lab_f32_depthwise_conv2d.h"
 
+#include <math.h>
+
+#include "lab_f32_arithmetic.h"
 #include "lab_f32_depthwise_gather.h"
 #include "lab_f32_geometry.h"
 
@@ -13,11 +16,16 @@ void lab_f32_depthwise_conv2d(const lab_f32_depthwise_conv2d_t *layer, const flo
         .channels = layer->input_channels,
         .pixel_channels = layer->input_channels,
         .weight_channels = layer->input_channels,
+        .bias = bias,
     };
-    lab_f32_store_t store = {.target = output, .bias = bias, .minimum = layer->minimum, .maximum = layer->maximum};
+    const int32_t output_size = layer->output_height * layer->output_width * layer->output_channels;
     for (int32_t item = 0; item < layer->batch; item++) {
-        lab_f32_depthwise_gather(&gather, input, weights, lab_f32_store, &store);
+        lab_f32_depthwise_gather(&gather, input, weights, output + item * output_size);
         input += layer->input_height * layer->input_width * layer->input_channels;
-        store.target += layer->output_height * layer->output_width * layer->output_channels;
+    }
+    if (layer->minimum != -INFINITY || layer->maximum != INFINITY) {
+        for (int32_t i = 0; i < layer->batch * output_size; i++) {
+            output[i] = lab_f32_clamp(output[i], layer->minimum, layer->maximum);
+        }
     }
 }

@@ -1,7 +1,5 @@
 #include "lab_f32_depthwise_conv2d_input_gradient.h"
 
-#include <math.h>
-
 #include "lab_f32_depthwise_gather.h"
 #include "lab_f32_geometry.h"
 
@@ -16,10 +14,9 @@ void lab_f32_depthwise_conv2d_input_gradient(const lab_f32_depthwise_conv2d_inpu
         .pixel_channels = layer->input_channels,
         .weight_channels = layer->input_channels,
     };
-    lab_f32_store_t store = {.target = input_gradient, .minimum = -INFINITY, .maximum = INFINITY};
     for (int32_t item = 0; item < layer->batch; item++) {
-        lab_f32_depthwise_gather(&gather, output_gradient, weights, lab_f32_store, &store);
+        lab_f32_depthwise_gather(&gather, output_gradient, weights, input_gradient);
         output_gradient += layer->output_height * layer->output_width * layer->output_channels;
-        store.target += layer->input_height * layer->input_width * layer->input_channels;
+        input_gradient += layer->input_height * layer->input_width * layer->input_channels;
     }
 }

@@ -28,17 +28,19 @@ void lab_f32_depthwise_taps(const lab_f32_conv2d_t *layer, int32_t first_channel
         const int32_t input_x = at_x.first * x.stride - x.pad + tap_x * x.dilation;
         const float *const gradients = output_gradient + (at_y.first * x.targets + at_x.first) * output_channels;
         const float *const inputs = input + (input_y * x.sources + input_x) * channel_count;
-        walk.outer = at_y.count;
+        walk.outer = at_x.count > 0 ? at_y.count : 0;
         walk.inner = at_x.count;
         for (int32_t channel = 0; channel < channel_count; channel += LAB_F32_CHANNELS) {
             const int32_t left = channel_count - channel;
-            float sums[LAB_F32_CHANNELS] = {0.0f};
+            const float *start = lab_f32_zeros;
+            float sums[LAB_F32_CHANNELS];
             place.column_end = left < LAB_F32_CHANNELS ? left : LAB_F32_CHANNELS;
             place.column = channel;
             place.row_index[0] = tap * target_channels + channel;
-            for (int32_t item = 0; item < layer->batch && walk.outer > 0 && walk.inner > 0; item++) {
+            for (int32_t item = 0; item < layer->batch; item++) {
                 lab_f32_channels(&walk, gradients + item * output_size + first_channel + channel,
-                                 inputs + item * input_size + channel, place.column_end, sums);
+                                 inputs + item * input_size + channel, place.column_end, start, sums);
+                start = sums;
             }
             sink(context, sums, &place);
         }

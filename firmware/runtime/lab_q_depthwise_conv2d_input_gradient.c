@@ -4,14 +4,6 @@
 #include "lab_f32_depthwise_gather.h"
 #include "lab_f32_geometry.h"
 
-static void add_to(const void *context, const float *sums, const lab_f32_place_t *place)
-{
-    float *const target = *(float *const *)context + place->row_index[0];
-    for (int32_t column = 0; column < place->column_end; column++) {
-        target[column] += sums[column];
-    }
-}
-
 static void fill_panel(const int8_t *weights, int32_t channels, const float *weight_scale, int32_t taps,
                        int32_t columns, float *panel)
 {
@@ -37,22 +29,19 @@ void lab_q_depthwise_conv2d_input_gradient(const lab_q_depthwise_conv2d_input_gr
         .weight_channels = LAB_F32_CHANNELS,
     };
     float panel[LAB_Q_TAPS * LAB_F32_CHANNELS];
-    for (int32_t i = 0; i < layer->batch * input_size; i++) {
-        input_gradient[i] = 0.0f;
-    }
     /* A piece of the kernel's rows is a kernel of its own with less padding. */
     for (int32_t row = 0; row < layer->kernel_height; row += most_rows) {
         const int32_t left = layer->kernel_height - row;
         gather.y.kernel = left < most_rows ? left : most_rows;
+        gather.adds = row > 0;
         gather.y.pad = layer->pad_top - row * layer->dilation_height;
         for (int32_t channel = 0; channel < channels; channel += LAB_F32_CHANNELS) {
             gather.channels = channels - channel < LAB_F32_CHANNELS ? channels - channel : LAB_F32_CHANNELS;
             fill_panel(weights + row * layer->kernel_width * channels + channel, channels,
                        gradient->weight_scale + channel, gather.y.kernel * layer->kernel_width, gather.channels, panel);
             for (int32_t item = 0; item < layer->batch; item++) {
-                float *const target = input_gradient + item * input_size + channel;
-                lab_f32_depthwise_gather(&gather, output_gradient + item * output_size + channel, panel, add_to,
-                                         &target);
+                lab_f32_depthwise_gather(&gather, output_gradient + item * output_size + channel, panel,
+                                         input_gradient + item * input_size + channel);
             }
         }
     }

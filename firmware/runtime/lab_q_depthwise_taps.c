@@ -48,9 +48,9 @@ static void add_piece(const block_t *block, int32_t input_y, int32_t input_x, in
             };
             if (at_x.count > 0) {
                 const int32_t pixel = at_y.first * x.targets + at_x.first;
+                float *const tap_sums = sums + (row * x.kernel + tap_x) * LAB_F32_CHANNELS;
                 lab_f32_channels(&walk, output_gradient + pixel * block->output_channels,
-                                 panel + first * LAB_F32_CHANNELS, block->channels,
-                                 sums + (row * x.kernel + tap_x) * LAB_F32_CHANNELS);
+                                 panel + first * LAB_F32_CHANNELS, block->channels, tap_sums, tap_sums);
             }
         }
     }

@@ -1,7 +1,7 @@
 /* The inner loops of lab_f32_channels.c for Arm cores with Thumb-2 and a single-precision FPU: 4, 8 or 16 channels at
  * once. 16 channels cost 24 instructions per step.
  *
- * r0: walk, r1: a, r2: b, r3: sums. */
+ * r0: walk, r1: a, r2: b, r3: sums; start lies on the stack. */
 #ifndef LAB_F32_CHANNELS_ARM_H
 #define LAB_F32_CHANNELS_ARM_H
 
@@ -10,7 +10,8 @@
 #define NAKED_CHANNELS(name)                                                                                        \
     __attribute__((naked, noinline)) static void name(                                                              \
         __attribute__((unused)) const lab_f32_channels_t *walk, __attribute__((unused)) const float *a,             \
-        __attribute__((unused)) const float *b, __attribute__((unused)) float *sums)
+        __attribute__((unused)) const float *b, __attribute__((unused)) float *sums,                                \
+        __attribute__((unused)) const float *start)
 
 #define FMA(sum, a, b) "vfma.f32 s" #sum ", s" #a ", s" #b "\n"
 #define FMA4(sum0, sum1, sum2, sum3, a0, a1, a2, a3, b0, b1, b2, b3) \
@@ -21,7 +22,8 @@
 #define CHANNELS(sums, moved, step)                                   \
     "push {r4-r9, lr}\n"                                              \
     "vpush {s16-s31}\n"                                               \
-    "vldmia r3, {" sums "}\n"                                         \
+    "ldr r6, [sp, #92]\n" /* above 7 + 16 words */                    \
+    "vldmia r6, {" sums "}\n"                                         \
     "ldrd r4, r5, [r0]\n"                                             \
     "ldrd r8, r6, [r0, #8]\n"                                         \
     "ldrd r9, r7, [r0, #16]\n"                                        \
