@@ -2,18 +2,21 @@
 
 #include "lab_f32_geometry.h"
 #include "lab_f32_tile.h"
+#include "lab_q_weights.h"
 
 #define PANEL_DEPTH 64
 
 /* A tap's weights for up to PANEL_DEPTH outputs and four input channels as real values; channels that are not there are
  * 0. */
-static void fill_panel(const int8_t *weights, int32_t output_weights, const float *weight_scale, int32_t depth,
-                       int32_t columns, float *panel)
+static void fill_panel(const int32_t *weights, int32_t output_weights, int32_t first_output, int32_t first_weight,
+                       const float *weight_scale, int32_t depth, int32_t columns, float *panel)
 {
-    for (int32_t output = 0; output < depth; output++) {
+    for (int32_t output = first_output; output < first_output + depth; output++) {
         for (int32_t column = 0; column < 4; column++) {
-            panel[4 * output + column] =
-                column < columns ? weight_scale[output] * (float)weights[output * output_weights + column] : 0.0f;
+            const int32_t input = first_weight + column;
+            *panel++ = column < columns
+                           ? weight_scale[output] * (float)lab_q_weight(weights, output, input, output_weights)
+                           : 0.0f;
         }
     }
 }
@@ -84,7 +87,7 @@ static void add_panel(const lab_f32_conv2d_t *layer, const tap_t *tap, const flo
 
 /* One group's channels of one image. */
 static void add_group(const lab_q_conv2d_input_gradient_t *gradient, int32_t group, const float *output_gradient,
-                      const int8_t *weights, float *input_gradient)
+                      const int32_t *weights, float *input_gradient)
 {
     const lab_f32_conv2d_t *const layer = &gradient->layer;
     const lab_f32_axis_t y = lab_f32_rows_of(layer);
@@ -100,8 +103,8 @@ static void add_group(const lab_q_conv2d_input_gradient_t *gradient, int32_t gro
             const int32_t depth = left < PANEL_DEPTH ? left : PANEL_DEPTH;
             for (int32_t channel = 0; channel < inputs; channel += 4) {
                 const int32_t columns = inputs - channel < 4 ? inputs - channel : 4;
-                fill_panel(weights + output * output_weights + tap * inputs + channel, output_weights,
-                           gradient->weight_scale + output, depth, columns, panel);
+                fill_panel(weights, output_weights, output, tap * inputs + channel, gradient->weight_scale, depth,
+                           columns, panel);
                 add_panel(layer, &place, panel, depth, columns, output_gradient + output,
                           input_gradient + group * inputs + channel);
             }
@@ -110,7 +113,7 @@ static void add_group(const lab_q_conv2d_input_gradient_t *gradient, int32_t gro
 }
 
 void lab_q_conv2d_input_gradient(const lab_q_conv2d_input_gradient_t *gradient, const float *output_gradient,
-                                 const int8_t *weights, float *input_gradient)
+                                 const int32_t *weights, float *input_gradient)
 {
     const lab_f32_conv2d_t *const layer = &gradient->layer;
     const int32_t input_size = layer->input_height * layer->input_width * layer->input_channels;

@@ -1,27 +1,37 @@
 #include "lab_q_update.h"
 
-void lab_q_update_by_row(const void *context, const float *sums, const lab_f32_place_t *place)
+void lab_q_update_rows(const void *context, const float *sums, const lab_f32_place_t *place)
 {
-    const lab_q_update_t update = *(const lab_q_update_t *)context;
+    const lab_q_update_rows_t update = *(const lab_q_update_rows_t *)context;
+    uint8_t *const bytes = (uint8_t *)update.weights;
     for (int32_t row = place->row_begin; row < place->row_end; row++) {
-        const float factor = lab_q_factor(update.rate, update.weight_scale[place->row + row]);
+        const int32_t output = update.first_output + place->row + row;
+        const float factor = lab_q_factor(update.rate, update.weight_scale[output]);
+        const uint8_t flip = lab_q_weight_flip(output);
+        /* The place counts rows from the slice's first output. */
+        const int32_t input = update.first + place->row_index[row] - (place->row + row) * update.inputs;
         for (int32_t column = place->column_begin; column < place->column_end; column++) {
-            const int32_t index = update.first + place->row_index[row] + column;
+            const uint32_t index = (uint32_t)(output * update.inputs + input + column);
+            uint8_t *const byte = bytes + lab_q_weight_index(output, input + column, update.inputs);
             const float gradient = sums[4 * row + column] * update.input_scale;
-            update.weights[index] =
-                lab_q_updated(update.weights[index], gradient, factor, lab_random_at(update.key, (uint32_t)index));
+            const int8_t updated = lab_q_moved((int8_t)(*byte ^ flip), gradient, factor,
+                                               lab_random_at(update.key, index), update.bias_offset,
+                                               update.bias + output);
+            *byte = (uint8_t)updated ^ flip;
         }
     }
 }
 
-void lab_q_update_by_column(const void *context, const float *sums, const lab_f32_place_t *place)
+void lab_q_update_columns(const void *context, const float *sums, const lab_f32_place_t *place)
 {
-    const lab_q_update_t update = *(const lab_q_update_t *)context;
+    const lab_q_update_columns_t update = *(const lab_q_update_columns_t *)context;
     for (int32_t column = place->column_begin; column < place->column_end; column++) {
-        const float factor = lab_q_factor(update.rate, update.weight_scale[place->column + column]);
+        const int32_t channel = place->column + column;
+        const float factor = lab_q_factor(update.rate, update.weight_scale[channel]);
         const int32_t index = update.first + place->row_index[0] + column;
-        update.weights[index] = lab_q_updated(update.weights[index], sums[column] * update.input_scale, factor,
-                                              lab_random_at(update.key, (uint32_t)index));
+        update.weights[index] = lab_q_moved(update.weights[index], sums[column] * update.input_scale, factor,
+                                            lab_random_at(update.key, (uint32_t)index), update.bias_offset,
+                                            update.bias + channel);
     }
 }
 

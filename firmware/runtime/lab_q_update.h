@@ -5,13 +5,15 @@
  * / weight_scale; w becomes floor(w - step + u), u uniform in [0, 1), so that steps below one level count in the mean.
  * It is done with 20 fractional bits: with factor = (rate / weight_scale) * 2^20 and d = gradient * factor, each
  * operation in float32, d is limited to +-2^29 and truncated to an integer; w = ((w * 2^20 - d + lab_random_at(key,
- * index)) >> 20) limited to [-127, 127]; index is the weight's in its tensor. */
+ * index)) >> 20) limited to [-127, 127]; index is the weight's in its tensor in plain
+ * order, [outputs][...inputs] or, depthwise, [taps][channels], however it is packed. */
 #ifndef LAB_Q_UPDATE_H
 #define LAB_Q_UPDATE_H
 
 #include <stdint.h>
 
 #include "lab_f32_sink.h"
+#include "lab_q_weights.h"
 #include "lab_random.h"
 
 static inline float lab_q_factor(float rate, float weight_scale)
@@ -37,17 +39,43 @@ static inline int8_t lab_q_updated(int8_t weight, float gradient, float factor, 
     return (int8_t)(updated < -127 ? -127 : updated);
 }
 
-/* Sinks: update weights[row_index + column] with gradient input_scale * sum. */
+/* One weight, and with it what is folded into its output's bias: bias holds the real bias on its grid less bias_offset
+ * times the sum of the output's weights, which must stay true. */
+static inline int8_t lab_q_moved(int8_t weight, float gradient, float factor, uint32_t random, int32_t bias_offset,
+                                 int32_t *bias)
+{
+    const int8_t updated = lab_q_updated(weight, gradient, factor, random);
+    *bias -= bias_offset * (updated - weight);
+    return updated;
+}
+
+/* Sink for packed rows (lab_dense.h): the gradient of a weight is input_scale * sum; a block's rows are outputs. */
 typedef struct {
-    int8_t *weights;           /* of the whole tensor */
-    const float *weight_scale; /* of the first row or column */
-    int32_t first;             /* index of the target's first weight */
+    int32_t *weights;          /* of the whole tensor, packed */
+    int32_t *bias;             /* of the whole tensor */
+    const float *weight_scale; /* of the whole tensor */
+    int32_t inputs;            /* weights of an output */
+    int32_t first_output;      /* output of row 0 */
+    int32_t first;             /* weight of row 0's output that column 0 of tap 0 is */
+    int32_t bias_offset;
     float input_scale, rate;
     uint32_t key;
-} lab_q_update_t;
+} lab_q_update_rows_t;
 
-void lab_q_update_by_row(const void *context, const float *sums, const lab_f32_place_t *place);
-void lab_q_update_by_column(const void *context, const float *sums, const lab_f32_place_t *place);
+void lab_q_update_rows(const void *context, const float *sums, const lab_f32_place_t *place);
+
+/* Sink for depthwise weights [taps][channels] in plain order; a block's columns are channels. */
+typedef struct {
+    int8_t *weights;           /* of the whole tensor */
+    int32_t *bias;             /* of the slice's first channel */
+    const float *weight_scale; /* of the slice's first channel */
+    int32_t first;             /* index of the slice's first weight */
+    int32_t bias_offset;
+    float input_scale, rate;
+    uint32_t key;
+} lab_q_update_columns_t;
+
+void lab_q_update_columns(const void *context, const float *sums, const lab_f32_place_t *place);
 
 /* Sink: target = input_scale * sum. */
 typedef struct {

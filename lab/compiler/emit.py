@@ -81,13 +81,12 @@ def _header(model: Model) -> Iterator[str]:
     for title, one, plan in _schedules(model):
         macs = sum(step.operation.macs(one.inputs_of(step), one.outputs_of(step)) for step in plan.steps)
         yield " *"
-        yield f" * {title}: {len(plan.steps)} steps, {macs} MACs, arena {plan.arena_bytes} bytes, most bytes live at once"
-        yield f" * {plan.lower_bound_bytes}"
+        yield f" * {title}: {len(plan.steps)} steps, {macs} MACs"
+        yield f" * arena {plan.arena_bytes} bytes, most bytes live at once {plan.lower_bound_bytes}"
         yield " *   offset     bytes   steps    buffer"
         for buffer in plan.buffers:
-            yield (
-                f" * {buffer.offset:>8}  {buffer.size:>8}  {buffer.first:>3} .. {buffer.last:<3} {_comment(buffer.name)}"
-            )
+            life = f"{buffer.first:>3} .. {buffer.last:<3}"
+            yield f" * {buffer.offset:>8}  {buffer.size:>8}  {life} {_comment(buffer.name)}"
     yield " */"
     yield from ("#ifndef LAB_GENERATED_MODEL_H", "#define LAB_GENERATED_MODEL_H", "", '#include "lab_model.h"', "")
     yield f"#define LAB_MODEL_ARENA_BYTES {model.arena_bytes}u"
@@ -357,7 +356,8 @@ def _identifier(prefix: str, name: str, taken: set[str]) -> str:
 
 
 def _names(label: str, names: Sequence[str]) -> list[str]:
-    return [f"static const char *const {label}[{len(names)}] = {{", *(f'    "{_string(name)}",' for name in names), "};"]
+    lines = [f'    "{_string(name)}",' for name in names]
+    return [f"static const char *const {label}[{len(names)}] = {{", *lines, "};"]
 
 
 def _constant(label: str, constant: Constant) -> Iterator[str]:

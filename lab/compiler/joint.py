@@ -135,7 +135,7 @@ def export_training(
     signature = joint.graph_signature
     backward = signature.backward_signature
     if backward is None:
-        raise CompileError("the export has no backward part", hint="name at least one parameter that requires gradients")
+        raise CompileError("the export has no backward part", hint="train at least one parameter")
     gradients = {
         target_name.removeprefix(PREFIX): named[node_name]
         for node_name, target_name in backward.gradients_to_parameters.items()

@@ -1,7 +1,7 @@
 """The joint aten graph to a :class:`Program`: layouts, names, constants.
 
-Feature maps are kept in NHWC and permutations are not executed: a :class:`View` says how PyTorch's axes lie in the dense
-tensor behind it, and only an operation that needs another order pays for a copy.
+Feature maps are kept in NHWC and permutations are not executed: a :class:`View` says how PyTorch's axes lie in the
+dense tensor behind it, and only an operation that needs another order pays for a copy.
 """
 
 from __future__ import annotations
@@ -240,8 +240,9 @@ class Call:
         shape = tuple(view.shape[axis] for axis in order)
         strides = tuple(view.strides[axis] for axis in order)
         dtype = self.builder.tensors[view.tensor].dtype
+        copy = StridedCopy(shape, strides, 0)
         (made,) = self.builder.step(
-            f"{self.name}.copy", StridedCopy(shape, strides, 0), [view.tensor], [(shape, dtype)], self.phase, self.source
+            f"{self.name}.copy", copy, [view.tensor], [(shape, dtype)], self.phase, self.source
         )
         return View(made, view.shape, wanted)
 

@@ -196,7 +196,7 @@ def kept_for_backward(program: Program, plan: Layout) -> frozenset[str]:
 
 
 def _row(program: Program, plan: Layout, index: int, kept: frozenset[str]) -> tuple[int, int, int, int, int]:
-    """Bytes of inputs, outputs and scratch in the arena, of what is kept, and all that is touched (shared counts once)."""
+    """Arena bytes of inputs, outputs and scratch, of what is kept, and of all that is touched (shared counts once)."""
     step = plan.steps[index]
     sizes = {buffer.name: buffer.size for buffer in plan.buffers}
     reads = {plan.places[name] for name in step.inputs if name} & sizes.keys()

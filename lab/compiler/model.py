@@ -192,7 +192,8 @@ class CompiledTraining:
                 real = grid.real_bias(stored, known[grid.weight].stored(raw) if grid.weight else None)
             else:
                 # Outputs first and inputs last; PyTorch has the inputs second.
-                real = np.moveaxis(grid.real_weight(stored), -1, 1) if not grid.storage.depthwise else grid.real_weight(stored)
+                real = grid.real_weight(stored)
+                real = real if grid.storage.depthwise else np.moveaxis(real, -1, 1)
             found[variable.name] = np.ascontiguousarray(real, dtype=np.float32).reshape(variable.torch_shape)
         return found
 

@@ -96,7 +96,7 @@ class Operation(ABC):
 
     @abstractmethod
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
-        """The kernel: pointers to the inputs, then to the outputs that are no inputs, in order, then scratch and state."""
+        """The kernel: pointers to inputs, then to outputs that are no inputs, in order, then scratch and state."""
 
     def macs(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
         """Multiply-accumulates of one pass."""

@@ -182,8 +182,7 @@ def lower_cat(call: Call) -> Results:
     parts = [call.materialised(call.of(one)) for one in tensors]
     if call.aten.startswith("aten.stack"):
         parts = [
-            View(part.tensor, (*part.shape[:axis], 1, *part.shape[axis:]), (*part.strides[:axis], 1, *part.strides[axis:]))
-            for part in parts
+            View(part.tensor, _with_one(part.shape, axis), _with_one(part.strides, axis)) for part in parts
         ]
     order = sorted(range(len(shape)), key=lambda at: (-parts[0].strides[at], at))
     placed = _ordered_strides(shape, order)
@@ -199,6 +198,10 @@ def lower_cat(call: Call) -> Results:
         (made,) = call.emit(kind(physical, total, strides, start * placed[axis]), inputs, (total, dtype))
         start += part.shape[axis]
     return View(made, shape, placed)
+
+
+def _with_one(sizes: Shape, axis: int) -> Shape:
+    return (*sizes[:axis], 1, *sizes[axis:])
 
 
 def _ordered_strides(shape: Shape, order: list[int]) -> Shape:

@@ -1,7 +1,7 @@
 """Convolution in float32: forward, gradients, and gradient with update in one.
 
-One-dimensional convolution is the same with a height of one. Depthwise convolution (a filter per channel) has kernels of
-its own; its weight is ``(KH, KW, C)``.
+One-dimensional convolution is the same with a height of one. Depthwise convolution (a filter per channel) has kernels
+of its own; its weight is ``(KH, KW, C)``.
 """
 
 from __future__ import annotations
@@ -281,7 +281,9 @@ def part_gradient(geometry: ConvGeometry, part: Part, x: torch.Tensor, gradient:
 
 @dataclass(frozen=True)
 class Conv2dWeightSgd(Update):
-    """Gradient of the weight and its update in one; inputs: ``x`` (the part's channels), gradient of the output, weight.
+    """Gradient of the weight and its update in one.
+
+    Inputs: ``x`` (the part's channels), gradient of the output, weight.
 
     Attributes:
         geometry: sizes of the whole layer.

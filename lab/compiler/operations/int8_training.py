@@ -1,8 +1,8 @@
 """Layers that train in int8: forward on the integer grid, gradients of real values in float32.
 
-A real weight is ``scale · w`` with ``w`` in int8, one scale per output channel. SGD on real weights, expressed on the grid,
-is ``w -= rate · gradient / scale``: this is quantisation-aware scaling (Lin et al. 2022, "On-Device Training Under 256KB
-Memory", section 2.1). The result is rounded stochastically and saturates.
+A real weight is ``scale · w`` with ``w`` in int8, one scale per output channel. SGD on real weights, expressed on the
+grid, is ``w -= rate · gradient / scale``: quantisation-aware scaling (Lin et al. 2022, "On-Device Training Under
+256KB Memory", section 2.1). The result is rounded stochastically and saturates.
 """
 
 from __future__ import annotations
@@ -304,7 +304,7 @@ class Int8WeightUpdate(Update):
 class Int8WeightSgd(Update):
     """Gradient of real weights and their update on the int8 grid in one.
 
-    Inputs: ``x`` (the part's channels), gradient of the output, weights, bias, weight scales; outputs: weights and bias.
+    Inputs: ``x`` (the part's channels), gradient of the output, weights, bias, weight scales; outputs: weights, bias.
 
     Attributes:
         gradient: the gradient.
@@ -343,8 +343,8 @@ def _physical_int8(geometry: ConvGeometry, weight: Int8Array) -> Int8Array:
 class Int8BiasSgd(Update):
     """Gradient of a real bias and its update on the int32 grid in one.
 
-    Inputs: gradient of the output, bias, bias scales (weight scale · input scale). Rounds to nearest: steps of a bias are
-    far above its grid.
+    Inputs: gradient of the output, bias, bias scales (weight scale · input scale). Rounds to nearest: steps of a bias
+    are far above its grid.
 
     Attributes:
         rows, channels: positions summed over, length of the bias.

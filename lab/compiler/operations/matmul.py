@@ -22,7 +22,8 @@ class MatMul(Operation):
     """``a · b (+ bias)``, clamped; inputs ``a``, ``b`` and optionally a bias per column.
 
     ``a`` is (batch, rows, depth), or (batch, depth, rows) where ``transpose_a``; ``b`` is (batch, depth, columns), or
-    (batch, columns, depth) where ``transpose_b``; the output is (batch, rows, columns), whatever the tensors' own shapes.
+    (batch, columns, depth) where ``transpose_b``; the output is (batch, rows, columns). The tensors' own shapes may
+    differ.
 
     Attributes:
         transpose_a, transpose_b: how the operands lie.

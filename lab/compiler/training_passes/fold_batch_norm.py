@@ -1,6 +1,6 @@
 """Folds batch norm into the convolution or linear layer before it, in the module, before it is exported.
 
-In evaluation mode batch norm is ``y · gain + offset`` with constants, so ``w' = w · gain`` and ``b' = b · gain + offset``
+In evaluation mode batch norm is ``y · gain + offset`` with constants: ``w' = w · gain``, ``b' = b · gain + offset``
 (Jacob et al. 2018, section 3.2). Training the folded layer is another parametrisation of the same network. In float32
 only layers that stay frozen are folded, so that training is PyTorch's of the module as it is; int8 needs all folded.
 """

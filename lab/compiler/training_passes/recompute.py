@@ -1,7 +1,7 @@
 """Recomputation under a byte budget: activations are computed again in backward instead of being kept.
 
-Greedy, after Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost": while the arena is above the budget, the
-kept tensor whose recomputation lowers it most is dropped after its last use in forward and computed again
+Greedy, after Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost": while the arena is above the budget,
+the kept tensor whose recomputation lowers it most is dropped after its last use in forward and computed again
 where backward first needs it, from what is still live there. The numbers do not change.
 """
 
