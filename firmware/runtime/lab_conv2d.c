@@ -110,7 +110,7 @@ static void four_fields(const lab_conv2d_t *layer, const lab_dense_t *dense, int
 #if defined(__ARM_FEATURE_DSP)
     if (fast && layer->input_channels % 4 == 0) {
         uint32_t *const values = (uint32_t *)(void *)scratch;
-        lab_block_t block = {.next = values};
+        lab_block_t block = {.next = values, .inputs = padded};
         append_fields(layer, input, corners, scratch + 8 * padded, &block);
         lab_block_multiply(dense, &block, values, output);
         return;

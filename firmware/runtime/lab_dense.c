@@ -3,9 +3,6 @@
 #include "lab_dot.h"
 #include "lab_requantize.h"
 
-#define FEWEST_SHIFTS 1
-#define MOST_SHIFTS 22
-
 static lab_requantization_t lab_dense_requantization(const lab_dense_t *dense)
 {
     const lab_requantization_t how = {
@@ -18,22 +15,18 @@ static lab_requantization_t lab_dense_requantization(const lab_dense_t *dense)
     return how;
 }
 
-#if defined(__ARM_FEATURE_DSP)
+#if defined(__ARM_FEATURE_MVE)
+#include "arm/block_mve.h"
+#elif defined(__ARM_FEATURE_DSP)
 #include "arm/block_dsp.h"
-#define HAVE_BLOCKS 1
 #else
-#define HAVE_BLOCKS 0
-#endif
-
+/* Rows one by one. */
 int32_t lab_dense_fast(const lab_dense_t *dense)
 {
-    for (int32_t o = 0; HAVE_BLOCKS && o < dense->outputs; o++) {
-        if (dense->shift[o] < FEWEST_SHIFTS || dense->shift[o] > MOST_SHIFTS) {
-            return 0;
-        }
-    }
-    return HAVE_BLOCKS;
+    (void)dense;
+    return 0;
 }
+#endif
 
 void lab_dense_row(const lab_dense_t *dense, const int8_t *row, int8_t *output, int8_t *scratch)
 {
@@ -56,10 +49,10 @@ void lab_dense_row(const lab_dense_t *dense, const int8_t *row, int8_t *output, 
 void lab_dense_four_rows(const lab_dense_t *dense, int32_t fast, const int8_t *const rows[4], int8_t *output,
                          int8_t *scratch)
 {
-#if HAVE_BLOCKS
+#if defined(__ARM_FEATURE_DSP)
     if (fast) {
         uint32_t *const values = (uint32_t *)(void *)scratch;
-        lab_block_t block = {.next = values};
+        lab_block_t block = {.next = values, .inputs = lab_dense_padded(dense->inputs)};
         lab_block_append(&block, rows, dense->inputs);
         lab_block_multiply(dense, &block, values, output);
         return;

@@ -30,7 +30,7 @@ static inline int32_t lab_dense_padded(int32_t inputs)
     return (inputs + 3) & ~3;
 }
 
-/* Whether the target's own code for four rows requantises this layer exactly: shifts from 1 to 22. */
+/* Whether the target has code for four rows that requantises this layer exactly. */
 int32_t lab_dense_fast(const lab_dense_t *dense);
 
 /* output[o] for one row of `inputs` values. Scratch: 2 * padded inputs bytes, 4-byte aligned. */

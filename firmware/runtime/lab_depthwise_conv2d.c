@@ -4,17 +4,6 @@
 
 #include "lab_requantize.h"
 
-#if defined(__ARM_FEATURE_DSP)
-#include "arm/depthwise_dsp.h"
-#else
-/* No channels without the DSP extension. */
-static int32_t convolve_fast(const lab_depthwise_conv2d_t *layer, const int8_t *input, int8_t *output, int8_t *scratch)
-{
-    (void)layer, (void)input, (void)output, (void)scratch;
-    return 0;
-}
-#endif
-
 /* Point each tap of the window at (top, left) to its input pixel, or to `outside`. */
 static void find_taps(const lab_depthwise_conv2d_t *layer, const int8_t *input, int32_t top, int32_t left,
                       const int8_t *outside, const int8_t **taps)
@@ -28,6 +17,19 @@ static void find_taps(const lab_depthwise_conv2d_t *layer, const int8_t *input, 
         }
     }
 }
+
+#if defined(__ARM_FEATURE_MVE)
+#include "arm/depthwise_mve.h"
+#elif defined(__ARM_FEATURE_DSP)
+#include "arm/depthwise_dsp.h"
+#else
+/* No channels without either extension. */
+static int32_t convolve_fast(const lab_depthwise_conv2d_t *layer, const int8_t *input, int8_t *output, int8_t *scratch)
+{
+    (void)layer, (void)input, (void)output, (void)scratch;
+    return 0;
+}
+#endif
 
 /* The channels from `c` on, four at a time: a tap's pointer is loaded once for four multiply-accumulates. */
 static void convolve_pixel(const lab_depthwise_conv2d_t *layer, const lab_requantization_t how,

@@ -6,7 +6,9 @@
 
 #include "lab_dense.h"
 
-#if defined(__ARM_FEATURE_DSP)
+#if defined(__ARM_FEATURE_MVE)
+#include "arm/row_mve.h"
+#elif defined(__ARM_FEATURE_DSP)
 #include "arm/row_dsp.h"
 #else
 

@@ -35,7 +35,8 @@ KERNELS = (
 CORES = {
     "m4f": ("mps2-an386", None),
     "m7": ("mps2-an500", None),
-    "m55": ("mps3-an547", None),
+    "m55": ("mps3-an547", ("-mcpu=cortex-m55", "-mfloat-abi=hard", "-mthumb")),
+    "m55-without-helium": ("mps3-an547", ("-mcpu=cortex-m55+nomve", "-mfloat-abi=hard", "-mthumb")),
     "m3": ("mps2-an386", ("-mcpu=cortex-m3", "-mthumb")),
 }
 ACTIVATIONS = (None, Clamp(0.0, math.inf), Clamp(0.0, 6.0), Clamp(-1.0, 1.0))

@@ -52,6 +52,16 @@ static void append_two_rows(uint32_t *to, const int8_t *row0, const int8_t *row1
     total[1] = total1;
 }
 
+int32_t lab_dense_fast(const lab_dense_t *dense)
+{
+    for (int32_t o = 0; o < dense->outputs; o++) {
+        if (dense->shift[o] < LAB_DSP_LEAST_SHIFT || dense->shift[o] > LAB_DSP_MOST_SHIFT) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 void lab_block_append(lab_block_t *block, const int8_t *const rows[4], int32_t count)
 {
     append_two_rows(block->next, rows[0], rows[1], count, block->total);
@@ -155,12 +165,10 @@ __attribute__((naked)) static void multiply_pairs(const frame_t *frame, const in
         "sub r5, r5, r9, lsl #8\n"
         "sub r6, r6, r10, lsl #8\n"
         "sub r7, r7, r11, lsl #8\n"
-        "ldr r0, [sp, #36]\n"
+        "ldrd r0, lr, [sp, #36]\n"
         "ldrd r2, r3, [r0], #8\n"
-        "str r0, [sp, #36]\n"
-        "ldr r0, [sp, #40]\n"
-        "ldrh r12, [r0], #2\n"
-        "str r0, [sp, #40]\n"
+        "ldrh r12, [lr], #2\n"
+        "strd r0, lr, [sp, #36]\n"
         /* Shifts by a register take its low byte: both shifts stay in one. */
         "ldr lr, [sp, #44]\n"
         "lsl lr, lr, r12\n"

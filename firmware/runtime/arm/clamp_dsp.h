@@ -1,4 +1,4 @@
-/* Clamp of int8 values four at a time, with the DSP extension. */
+/* Requantisation with the DSP extension: what it can do, and the clamp of int8 values four at a time. */
 #ifndef LAB_ARM_CLAMP_DSP_H
 #define LAB_ARM_CLAMP_DSP_H
 
@@ -8,6 +8,11 @@
 #include <arm_acle.h>
 
 #include "../lab_requantize.h"
+
+/* Shifts for which a single rounding with a correction for negative sums is exact: without a shift there is no second
+ * rounding to correct, and beyond 22 the zero point leaves int32. */
+#define LAB_DSP_LEAST_SHIFT 1
+#define LAB_DSP_MOST_SHIFT 22
 
 /* For values that a kernel saturated to the whole of int8; nothing to do where the bounds are that. */
 static inline void lab_dsp_clamp(int8_t *bytes, int32_t count, int32_t minimum, int32_t maximum)

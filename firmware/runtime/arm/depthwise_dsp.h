@@ -402,7 +402,7 @@ static int32_t convolve_fast(const lab_depthwise_conv2d_t *layer, const int8_t *
     };
     const int32_t count = layer->channels & ~3;
     for (int32_t c = 0; c < count; c++) {
-        if (layer->shift[c] < 1 || layer->shift[c] > 22) {
+        if (layer->shift[c] < LAB_DSP_LEAST_SHIFT || layer->shift[c] > LAB_DSP_MOST_SHIFT) {
             return 0;
         }
     }
