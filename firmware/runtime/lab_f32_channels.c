@@ -2,8 +2,6 @@
 
 #include "lab_f32_arithmetic.h"
 
-const float lab_f32_zeros[LAB_F32_CHANNELS] = {0.0f};
-
 #if LAB_F32_THUMB_FPU
 
 #include "arm/lab_f32_channels_arm.h"

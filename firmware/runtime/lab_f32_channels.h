@@ -16,9 +16,6 @@ typedef struct {
     int32_t b_outer, b_inner;
 } lab_f32_channels_t;
 
-/* LAB_F32_CHANNELS zeros: a start. */
-extern const float lab_f32_zeros[];
-
 void lab_f32_channels(const lab_f32_channels_t *walk, const float *a, const float *b, int32_t channels,
                       const float *start, float *sums);
 

@@ -1,6 +1,7 @@
 #include "lab_f32_depthwise_gather.h"
 
 #include "lab_f32_channels.h"
+#include "lab_f32_zeros.h"
 
 static lab_f32_taps_t taps_at(const lab_f32_depthwise_gather_t *gather, const lab_f32_axis_t *axis, int32_t position)
 {

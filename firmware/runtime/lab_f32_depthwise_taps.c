@@ -2,6 +2,7 @@
 
 #include "lab_f32_channels.h"
 #include "lab_f32_geometry.h"
+#include "lab_f32_zeros.h"
 
 void lab_f32_depthwise_taps(const lab_f32_conv2d_t *layer, int32_t first_channel, int32_t channel_count,
                             int32_t target_channels, const float *input, const float *output_gradient,

@@ -1,6 +1,7 @@
 #include "lab_f32_gather.h"
 
 #include "lab_f32_tile.h"
+#include "lab_f32_zeros.h"
 
 /* Positions first, first + step, … that use the same taps, each one meeting sources `advance` further on. */
 typedef struct {
@@ -48,7 +49,7 @@ static void add_taps(const lab_f32_gather_t *gather, const lab_f32_taps_t *y, co
         tile->inner = x->count * gather->depth;
         tile->a_outer = source_y;
         tile->b_outer = weight_y;
-        lab_f32_tile(tile, rows, columns, sums);
+        lab_f32_tile(tile, rows, columns, lab_f32_zeros, sums);
         return;
     }
     tile->outer = x->count;
@@ -56,7 +57,7 @@ static void add_taps(const lab_f32_gather_t *gather, const lab_f32_taps_t *y, co
     tile->a_outer = source_x;
     tile->b_outer = weight_x;
     for (int32_t j = 0; j < y->count; j++) {
-        lab_f32_tile(tile, rows, columns, sums);
+        lab_f32_tile(tile, rows, columns, j == 0 ? lab_f32_zeros : sums, sums);
         for (int32_t i = 0; i < 4; i++) {
             tile->a[i] += source_y;
             tile->b[i] += weight_y;
@@ -73,7 +74,7 @@ static void gather_pixels(const lab_f32_gather_t *gather, const lab_f32_taps_t *
     lab_f32_place_t place = {.row_end = rows, .column_end = columns};
     for (int32_t column = 0; column < gather->columns; column += 4) {
         const int32_t start = (columns == 4 && column + 4 > gather->columns) ? gather->columns - 4 : column;
-        float sums[16] = {0.0f};
+        float sums[16];
         lab_f32_tile_t tile;
         for (int32_t i = 0; i < 4; i++) {
             tile.a[i] = pixels[i];
@@ -84,8 +85,10 @@ static void gather_pixels(const lab_f32_gather_t *gather, const lab_f32_taps_t *
         place.column_begin = column - start;
         if (y->count > 0 && x->count > 0) {
             add_taps(gather, y, x, &tile, rows, columns, sums);
+            lab_f32_store(store, sums, &place);
+        } else {
+            lab_f32_store(store, lab_f32_zeros, &place);
         }
-        lab_f32_store(store, sums, &place);
     }
 }
 

@@ -4,64 +4,75 @@
 
 #include "lab_f32_arithmetic.h"
 
+#if LAB_F32_THUMB_FPU
+
+#include "arm/lab_f32_sink_arm.h"
+
+#else
+
+static inline void store_four(float *target, const float *sums)
+{
+    for (int32_t i = 0; i < 4; i++) {
+        target[i] = sums[i];
+    }
+}
+
+static inline void update_four(float *target, const float *sums, float scale, float decay)
+{
+    for (int32_t i = 0; i < 4; i++) {
+        target[i] = LAB_MULTIPLY_ADD(scale, LAB_MULTIPLY_ADD(decay, target[i], sums[i]), target[i]);
+    }
+}
+
+#endif
+
+/* Sums as they are. */
+static void store_plain(float *target, const float *sums, const lab_f32_place_t *place)
+{
+    for (int32_t row = place->row_begin; row < place->row_end; row++) {
+        int32_t column = place->column_begin;
+        for (; column + 4 <= place->column_end; column += 4) {
+            store_four(target + place->row_index[row] + column, sums + 4 * row + column);
+        }
+        for (; column < place->column_end; column++) {
+            target[place->row_index[row] + column] = sums[4 * row + column];
+        }
+    }
+}
+
 void lab_f32_store(const void *context, const float *sums, const lab_f32_place_t *place)
 {
     const lab_f32_store_t *const store = context;
     const float *const bias = store->bias;
     const float minimum = store->minimum;
     const float maximum = store->maximum;
-    const int plain = bias == 0 && minimum == -INFINITY && maximum == INFINITY;
+    if (bias == 0 && minimum == -INFINITY && maximum == INFINITY) {
+        store_plain(store->target, sums, place);
+        return;
+    }
     for (int32_t row = place->row_begin; row < place->row_end; row++) {
         float *const target = store->target + place->row_index[row];
-        int32_t column = place->column_begin;
-        if (plain) {
-            for (; column + 3 < place->column_end; column += 4) {
-                const float s0 = sums[4 * row + column];
-                const float s1 = sums[4 * row + column + 1];
-                const float s2 = sums[4 * row + column + 2];
-                const float s3 = sums[4 * row + column + 3];
-                target[column] = s0;
-                target[column + 1] = s1;
-                target[column + 2] = s2;
-                target[column + 3] = s3;
-            }
-        }
-        for (; column < place->column_end; column++) {
-            float sum = sums[4 * row + column];
-            if (bias != 0) {
-                sum += bias[place->column + column];
-            }
-            target[column] = lab_f32_clamp(sum, minimum, maximum);
+        for (int32_t column = place->column_begin; column < place->column_end; column++) {
+            const float addend = bias != 0 ? bias[place->column + column] : 0.0f;
+            target[column] = lab_f32_clamp(sums[4 * row + column] + addend, minimum, maximum);
         }
     }
-}
-
-/* A weight after its step. */
-static inline float stepped(float weight, float sum, float rate, float weight_decay)
-{
-    return LAB_MULTIPLY_ADD(-rate, LAB_MULTIPLY_ADD(weight_decay, weight, sum), weight);
 }
 
 void lab_f32_update(const void *context, const float *sums, const lab_f32_place_t *place)
 {
     const lab_f32_update_t *const update = context;
-    const float rate = update->rate;
+    const float scale = -update->rate;
     const float decay = update->weight_decay;
     for (int32_t row = place->row_begin; row < place->row_end; row++) {
         float *const target = update->target + place->row_index[row];
         int32_t column = place->column_begin;
-        for (; column + 3 < place->column_end; column += 4) {
-            const float w0 = stepped(target[column], sums[4 * row + column], rate, decay);
-            const float w1 = stepped(target[column + 1], sums[4 * row + column + 1], rate, decay);
-            const float w2 = stepped(target[column + 2], sums[4 * row + column + 2], rate, decay);
-            const float w3 = stepped(target[column + 3], sums[4 * row + column + 3], rate, decay);
-            target[column] = w0;
-            target[column + 1] = w1;
-            target[column + 2] = w2;
-            target[column + 3] = w3;
+        for (; column + 4 <= place->column_end; column += 4) {
+            update_four(target + column, sums + 4 * row + column, scale, decay);
         }
         for (; column < place->column_end; column++) {
-            target[column] = stepped(target[column], sums[4 * row + column], rate, decay);
+            const float gradient = LAB_MULTIPLY_ADD(decay, target[column], sums[4 * row + column]);
+            target[column] = LAB_MULTIPLY_ADD(scale, gradient, target[column]);
         }
     }
 }

@@ -16,11 +16,11 @@ static float dot(const lab_f32_tile_t *tile, int32_t row, int32_t column, float 
     return sum;
 }
 
-static void dots(const lab_f32_tile_t *tile, int32_t rows, int32_t columns, float *sums)
+static void dots(const lab_f32_tile_t *tile, int32_t rows, int32_t columns, const float *start, float *sums)
 {
     for (int32_t row = 0; row < rows; row++) {
         for (int32_t column = 0; column < columns; column++) {
-            sums[4 * row + column] = dot(tile, row, column, sums[4 * row + column]);
+            sums[4 * row + column] = dot(tile, row, column, start[4 * row + column]);
         }
     }
 }
@@ -47,12 +47,12 @@ static lab_f32_tile_t turned(const lab_f32_tile_t *tile)
 }
 
 /* One row by up to four columns; 0 if there is no assembly for it. */
-static int strip(const lab_f32_tile_t *tile, int32_t columns, float *sums)
+static int strip(const lab_f32_tile_t *tile, int32_t columns, const float *start, float *sums)
 {
     if (tile->a_inner == 1 && tile->b_inner == 1) {
-        strip_depth(tile, sums);
+        strip_depth(tile, sums, start);
     } else if (columns == 4 && tile->b_inner != 1) {
-        strip_lines(tile, sums);
+        strip_lines(tile, sums, start);
     } else {
         return 0;
     }
@@ -60,51 +60,51 @@ static int strip(const lab_f32_tile_t *tile, int32_t columns, float *sums)
 }
 
 /* One column by up to four rows: the strip of the tile turned round. */
-static int standing_strip(const lab_f32_tile_t *tile, int32_t rows, float *sums)
+static int standing_strip(const lab_f32_tile_t *tile, int32_t rows, const float *start, float *sums)
 {
     const lab_f32_tile_t across = turned(tile);
-    float row[4] = {sums[0], sums[4], sums[8], sums[12]};
-    const int done = strip(&across, rows, row);
+    float row[4] = {start[0], start[4], start[8], start[12]};
+    const int done = strip(&across, rows, row, row);
     for (int32_t i = 0; i < rows; i++) {
         sums[4 * i] = row[i];
     }
     return done;
 }
 
-static void whole_tile(const lab_f32_tile_t *tile, float *sums)
+static void whole_tile(const lab_f32_tile_t *tile, const float *start, float *sums)
 {
     if (tile->a_inner == 1 && tile->b_inner == 1) {
-        tile_depth_depth(tile, sums);
+        tile_depth_depth(tile, sums, start);
     } else if (tile->a_inner == 1) {
-        tile_depth_lines(tile, sums);
+        tile_depth_lines(tile, sums, start);
     } else if (tile->b_inner != 1) {
-        tile_lines_lines(tile, sums);
+        tile_lines_lines(tile, sums, start);
     } else {
         const lab_f32_tile_t across = turned(tile);
         float standing[16];
         for (int32_t i = 0; i < 16; i++) {
-            standing[i] = sums[4 * (i % 4) + i / 4];
+            standing[i] = start[4 * (i % 4) + i / 4];
         }
-        tile_depth_lines(&across, standing);
+        tile_depth_lines(&across, standing, standing);
         for (int32_t i = 0; i < 16; i++) {
             sums[i] = standing[4 * (i % 4) + i / 4];
         }
     }
 }
 
-void lab_f32_tile(const lab_f32_tile_t *tile, int32_t rows, int32_t columns, float *sums)
+void lab_f32_tile(const lab_f32_tile_t *tile, int32_t rows, int32_t columns, const float *start, float *sums)
 {
     /* A side with an inner stride of 1 has four pointers; one without must have four lines. */
     if (rows > 1 && columns > 1 && (rows == 4 || tile->a_inner == 1) && (columns == 4 || tile->b_inner == 1)) {
-        whole_tile(tile, sums);
-    } else if (!(rows == 1 && strip(tile, columns, sums)) && !(columns == 1 && standing_strip(tile, rows, sums))) {
-        dots(tile, rows, columns, sums);
+        whole_tile(tile, start, sums);
+    } else if (!(rows == 1 && strip(tile, columns, start, sums)) && !(columns == 1 && standing_strip(tile, rows, start, sums))) {
+        dots(tile, rows, columns, start, sums);
     }
 }
 
-void lab_f32_wide_tile(const lab_f32_tile_t *tile, float *sums)
+void lab_f32_wide_tile(const lab_f32_tile_t *tile, const float *start, float *sums)
 {
-    wide_strip_lines(tile, sums);
+    wide_strip_lines(tile, sums, start);
 }
 
 #else
@@ -118,8 +118,8 @@ void lab_f32_wide_tile(const lab_f32_tile_t *tile, float *sums)
         s##row##3 = LAB_MULTIPLY_ADD(value, w3, s##row##3);                 \
     } while (0)
 #define LOAD(row) \
-    float s##row##0 = sums[4 * row], s##row##1 = sums[4 * row + 1], s##row##2 = sums[4 * row + 2], \
-          s##row##3 = sums[4 * row + 3]
+    float s##row##0 = start[4 * row], s##row##1 = start[4 * row + 1], s##row##2 = start[4 * row + 2], \
+          s##row##3 = start[4 * row + 3]
 #define STORE(row)                     \
     do {                               \
         sums[4 * row] = s##row##0;     \
@@ -128,7 +128,7 @@ void lab_f32_wide_tile(const lab_f32_tile_t *tile, float *sums)
         sums[4 * row + 3] = s##row##3; \
     } while (0)
 
-static void whole_tile(const lab_f32_tile_t *tile, float *sums)
+static void whole_tile(const lab_f32_tile_t *tile, const float *start, float *sums)
 {
     LOAD(0);
     LOAD(1);
@@ -158,17 +158,20 @@ static void whole_tile(const lab_f32_tile_t *tile, float *sums)
     STORE(3);
 }
 
-void lab_f32_tile(const lab_f32_tile_t *tile, int32_t rows, int32_t columns, float *sums)
+void lab_f32_tile(const lab_f32_tile_t *tile, int32_t rows, int32_t columns, const float *start, float *sums)
 {
     if (rows == 4 && columns == 4) {
-        whole_tile(tile, sums);
+        whole_tile(tile, start, sums);
     } else {
-        dots(tile, rows, columns, sums);
+        dots(tile, rows, columns, start, sums);
     }
 }
 
-void lab_f32_wide_tile(const lab_f32_tile_t *tile, float *sums)
+void lab_f32_wide_tile(const lab_f32_tile_t *tile, const float *start, float *sums)
 {
+    for (int32_t column = 0; column < LAB_F32_WIDE; column++) {
+        sums[column] = start[column];
+    }
     for (int32_t outer = 0; outer < tile->outer; outer++) {
         const float *a = tile->a[0] + outer * tile->a_outer;
         const float *b = tile->b[0] + outer * tile->b_outer;

@@ -73,7 +73,7 @@ static void add_panel(const block_t *block, const tap_t *tap, const float *panel
         for (int32_t i = 0; i < 4; i++) {
             tile.a[i] = gradients + tile_start(row, block->rows) + (i < rows ? i : rows - 1);
         }
-        lab_f32_tile(&tile, rows, 4, sums);
+        lab_f32_tile(&tile, rows, 4, sums, sums);
         sums += 16;
     }
 }

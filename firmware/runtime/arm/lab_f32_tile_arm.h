@@ -2,7 +2,7 @@
  * operands take all 32 registers, which compilers do not manage without spilling. Two steps of the depth, which are 32
  * multiply-accumulates, cost 6 to 8 multiple loads and 2 to 4 instructions for pointers and loop.
  *
- * Each takes the tile in r0 and the sums in r1; DEPTH means that an operand's inner stride is 1, LINES that its four
+ * Each takes the tile in r0, the sums in r1 and what they start from in r2; DEPTH means that an operand's inner stride is 1, LINES that its four
  * pointers follow each other. */
 #ifndef LAB_F32_TILE_ARM_H
 #define LAB_F32_TILE_ARM_H
@@ -21,6 +21,10 @@
 
 #define NAKED __attribute__((naked, noinline)) static
 
+#define TILE_ARGUMENTS                                                                      \
+    __attribute__((unused)) const lab_f32_tile_t *tile, __attribute__((unused)) float *sums, \
+        __attribute__((unused)) const float *start
+
 #define FMA(sum, a, b) "vfma.f32 s" #sum ", s" #a ", s" #b "\n"
 #define FMA4(s0, s1, s2, s3, a, b0, b1, b2, b3) FMA(s0, a, b0) FMA(s1, a, b1) FMA(s2, a, b2) FMA(s3, a, b3)
 #define STEP(a0, a1, a2, a3, b0, b1, b2, b3)                                          \
@@ -30,14 +34,14 @@
 #define ENTER                \
     "push {r4-r11, lr}\n"    \
     "vpush {s16-s31}\n"      \
-    "vldmia r1, {s16-s31}\n"
+    "vldmia r2, {s16-s31}\n"
 #define LEAVE                \
     "vstmia r1, {s16-s31}\n" \
     "vpop {s16-s31}\n"       \
     "pop {r4-r11, pc}\n"
 
 /* LINES by LINES: gradients of weights. r2, r3: a, b; r4, r5: their inner strides in bytes; r6, r7: what follows a run. */
-NAKED void tile_lines_lines(__attribute__((unused)) const lab_f32_tile_t *tile, __attribute__((unused)) float *sums)
+NAKED void tile_lines_lines(TILE_ARGUMENTS)
 {
     __asm__(ENTER
             "ldr r2, [r0, #" TILE_A "]\n"
@@ -86,7 +90,7 @@ NAKED void tile_lines_lines(__attribute__((unused)) const lab_f32_tile_t *tile, 
 
 /* DEPTH by LINES: input gradients, products. r2 to r5: a; r6: b; r7: its inner stride in bytes; r10, r11: what follows a
  * run. */
-NAKED void tile_depth_lines(__attribute__((unused)) const lab_f32_tile_t *tile, __attribute__((unused)) float *sums)
+NAKED void tile_depth_lines(TILE_ARGUMENTS)
 {
     __asm__(ENTER
             "ldmia r0, {r2-r6}\n"
@@ -137,7 +141,7 @@ NAKED void tile_depth_lines(__attribute__((unused)) const lab_f32_tile_t *tile, 
 
 /* DEPTH by DEPTH: forward passes. r2 to r9: a, b; r10, r11: what follows a run; the tile's pointer is not needed any more
  * when r0 counts. */
-NAKED void tile_depth_depth(__attribute__((unused)) const lab_f32_tile_t *tile, __attribute__((unused)) float *sums)
+NAKED void tile_depth_depth(TILE_ARGUMENTS)
 {
     __asm__(ENTER
             "ldr r12, [r0, #" TILE_OUTER "]\n"
@@ -191,11 +195,11 @@ NAKED void tile_depth_depth(__attribute__((unused)) const lab_f32_tile_t *tile, 
 }
 
 /* One DEPTH row by four DEPTH columns: forward passes of one pixel or sample. Four steps at once. */
-NAKED void strip_depth(__attribute__((unused)) const lab_f32_tile_t *tile, __attribute__((unused)) float *sums)
+NAKED void strip_depth(TILE_ARGUMENTS)
 {
     __asm__("push {r4-r11, lr}\n"
             "vpush {s16-s23}\n"
-            "vldmia r1, {s20-s23}\n"
+            "vldmia r2, {s20-s23}\n"
             "ldr r2, [r0, #" TILE_A "]\n"
             "ldr r12, [r0, #" TILE_OUTER "]\n"
             "ldrd r8, r10, [r0, #" TILE_INNER "]\n" /* and a_outer */
@@ -251,7 +255,7 @@ NAKED void strip_depth(__attribute__((unused)) const lab_f32_tile_t *tile, __att
 #define STRIP_LINES(sums, left, multiplies)            \
     "push {r4-r9, lr}\n"                               \
     "vpush {s16-s31}\n"                                \
-    "vldmia r1, {" sums "}\n"                          \
+    "vldmia r2, {" sums "}\n"                          \
     "ldr r2, [r0, #" TILE_A "]\n"                      \
     "ldr r3, [r0, #" TILE_B "]\n"                      \
     "ldr r12, [r0, #" TILE_OUTER "]\n"                 \
@@ -281,12 +285,12 @@ NAKED void strip_depth(__attribute__((unused)) const lab_f32_tile_t *tile, __att
     "vpop {s16-s31}\n"                                 \
     "pop {r4-r9, pc}\n"
 
-NAKED void strip_lines(__attribute__((unused)) const lab_f32_tile_t *tile, __attribute__((unused)) float *sums)
+NAKED void strip_lines(TILE_ARGUMENTS)
 {
     __asm__(STRIP_LINES("s16-s19", "0", "vldmia r3, {s1-s4}\n" FMA4(16, 17, 18, 19, 0, 1, 2, 3, 4)));
 }
 
-NAKED void wide_strip_lines(__attribute__((unused)) const lab_f32_tile_t *tile, __attribute__((unused)) float *sums)
+NAKED void wide_strip_lines(TILE_ARGUMENTS)
 {
     __asm__(STRIP_LINES("s16-s31", "32",
                         "vldmia r3!, {s1-s8}\n" FMA4(16, 17, 18, 19, 0, 1, 2, 3, 4) FMA4(20, 21, 22, 23, 0, 5, 6, 7, 8)
