@@ -86,7 +86,7 @@ def _number(header: str, text: str) -> int:
 def descriptor(call: KernelCall) -> ctypes.Structure:
     """The descriptor with an operation's values; every field is given exactly once, with its own type."""
     kind = descriptor_type(call.header or f"{call.kernel}.h", call.descriptor or f"{call.kernel}_t")
-    declared = dict(kind._fields_)  # type: ignore[misc]
+    declared = {field[0]: field[1] for field in kind._fields_}
     given = [name for name, _ in call.fields]
     if sorted(given) != sorted(declared):
         raise AssertionError(f"{call.kernel}: the header has {sorted(declared)}, the call gives {sorted(given)}")
