@@ -37,5 +37,8 @@ def fold_pairs(parent: nn.Sequential) -> None:
     """Fold each batch norm that follows a convolution in ``parent``, which loses the norm."""
     for (name, convolution), (behind, norm) in pairwise(list(parent.named_children())):
         if isinstance(convolution, nn.Conv1d | nn.Conv2d) and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
-            setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
+            fused = fuse_conv_bn_eval(convolution, norm)
+            # PyTorch makes the bias it adds untrainable.
+            fused.requires_grad_(convolution.weight.requires_grad)
+            setattr(parent, name, fused)
             delattr(parent, behind)
