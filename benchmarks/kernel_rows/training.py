@@ -74,8 +74,10 @@ def nested(layer: Mapping[str, Number], **more: Number) -> dict[str, Number]:
 def call(kernel: str, fields: Mapping[str, Number], inputs: list[Array | None], output: Array, *, state: bool = False,
          **arrays: Array) -> KernelArguments:  # fmt: skip
     """A kernel call; with ``state``, the output is updated."""
-    return KernelArguments(kernel, arrays, fields, inputs, output.nbytes, STATE.nbytes if state else None, "", 0, output,
-                           STATE if state else None)  # fmt: skip
+    before, size = (STATE, STATE.nbytes) if state else (None, None)
+    return KernelArguments(
+        kernel, arrays, fields, inputs, output.nbytes, size, output_before=output, scratch_before=before
+    )
 
 
 def pointwise_rows() -> list[Row]:
@@ -93,12 +95,13 @@ def pointwise_rows() -> list[Row]:
         public))  # fmt: skip
     for side, inputs, figure in ((8, 48, 3.92), (4, 96, 4.53)):
         layer, pixels = convolution(side, inputs, 96, 1), side * side
-        whole: dict[str, Number] = {
-            "first_channel": 0, "channel_count": inputs, "first_output": 0, "output_count": 96, "rate_scale": 1.0}  # fmt: skip
+        whole: dict[str, Number] = {"first_channel": 0, "channel_count": inputs, "first_output": 0}
+        whole |= {"output_count": 96, "rate_scale": 1.0}
         gradient, public, macs = RANDOM.floats(pixels, 96), {"TinyEngine": figure, "bound": BOUND}, pixels * inputs * 96
         rows.append(Row(f"1x1 weight gradient + update {side}x{side}x{inputs}->96", call(
             "lab_f32_conv2d_weight_sgd", nested(layer, weight_decay=0.0, **whole),
-            [RANDOM.floats(pixels, inputs), gradient], RANDOM.floats(96, inputs), state=True), macs, public))  # fmt: skip
+            [RANDOM.floats(pixels, inputs), gradient], RANDOM.floats(96, inputs), state=True), macs,
+            public))  # fmt: skip
         rows.append(Row("… int8 input and weights", call(
             "lab_q_conv2d_weight_sgd", nested(layer, input_scale=0.05, input_zero_point=3, **whole),
             [RANDOM.bytes(pixels, inputs), gradient], RANDOM.bytes(96, inputs), state=True, weight_scale=scale), macs,

@@ -75,7 +75,7 @@ static void add_panel(const lab_f32_conv2d_t *layer, const tap_t *tap, const flo
                 for (int32_t i = rows; i < 4; i++) {
                     tile.a[i] = tile.a[0];
                 }
-                lab_f32_tile(&tile, rows, 4, sums);
+                lab_f32_tile(&tile, rows, 4, sums, sums);
                 for (int32_t i = 0; i < rows; i++) {
                     add_columns(sums + 4 * i, columns, targets[i]);
                 }

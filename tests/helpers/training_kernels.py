@@ -55,11 +55,11 @@ def descriptor(kernel: str, fields: Mapping[str, Field]) -> ctypes.Structure:
 
 
 class Guarded:
-    """A copy of an array with bytes around it that nobody may change."""
+    """A copy of an array between bytes that nobody may change. As floats they are NaN: reading them shows."""
 
     def __init__(self, array: Array) -> None:
         self._array = array
-        self._memory = np.full(array.nbytes + 2 * GUARD_BYTES, 0xA5, dtype=np.uint8)
+        self._memory = np.full(array.nbytes + 2 * GUARD_BYTES, 0xFF, dtype=np.uint8)
         self._memory[GUARD_BYTES : GUARD_BYTES + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
     @property
@@ -71,7 +71,7 @@ class Guarded:
         """Copy into the array; raises if the bytes around the copy changed."""
         inside = self._memory[GUARD_BYTES : GUARD_BYTES + self._array.nbytes]
         before, after = self._memory[:GUARD_BYTES], self._memory[GUARD_BYTES + inside.size :]
-        if not ((before == 0xA5).all() and (after == 0xA5).all()):
+        if not ((before == 0xFF).all() and (after == 0xFF).all()):
             raise MemoryError("a kernel wrote outside its tensors")
         self._array[...] = inside.view(self._array.dtype).reshape(self._array.shape)
 
