@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernel_rows import Row
+from lab.compiler.operators.weights import pack_weights
 from lab.emulators.kernel_calls import KernelArguments, Number
 
 BOARD = "m4f"
@@ -28,6 +29,7 @@ KERNELS = (
     "lab_q_depthwise_conv2d_input_gradient",
     "lab_q_depthwise_conv2d_weight_sgd",
 )
+QUANTIZED: Mapping[str, Number] = {"input_scale": 0.05, "input_zero_point": 3, "bias_offset": 131}
 BOUND = 2.5  # instructions per multiply-accumulate of any backward kernel
 STATE = np.array([np.float32(0.01).view(np.uint32), 1, 1], dtype=np.uint32)
 Array = npt.NDArray[np.generic]
@@ -91,8 +93,8 @@ def pointwise_rows() -> list[Row]:
     rows.append(Row("1x1 input gradient 8x8x96->48", call(
         "lab_f32_conv2d_input_gradient", layer, [gradient, RANDOM.floats(96, 48)], size), macs, public))  # fmt: skip
     rows.append(Row("… int8 weights", call(
-        "lab_q_conv2d_input_gradient", nested(layer), [gradient, RANDOM.bytes(96, 48)], size, weight_scale=scale), macs,
-        public))  # fmt: skip
+        "lab_q_conv2d_input_gradient", nested(layer), [gradient, pack_weights(RANDOM.bytes(96, 48))], size,
+        weight_scale=scale), macs, public))  # fmt: skip
     for side, inputs, figure in ((8, 48, 3.92), (4, 96, 4.53)):
         layer, pixels = convolution(side, inputs, 96, 1), side * side
         whole: dict[str, Number] = {"first_channel": 0, "channel_count": inputs, "first_output": 0}
@@ -103,9 +105,9 @@ def pointwise_rows() -> list[Row]:
             [RANDOM.floats(pixels, inputs), gradient], RANDOM.floats(96, inputs), state=True), macs,
             public))  # fmt: skip
         rows.append(Row("… int8 input and weights", call(
-            "lab_q_conv2d_weight_sgd", nested(layer, input_scale=0.05, input_zero_point=3, **whole),
-            [RANDOM.bytes(pixels, inputs), gradient], RANDOM.bytes(96, inputs), state=True, weight_scale=scale), macs,
-            public))  # fmt: skip
+            "lab_q_conv2d_weight_sgd", nested(layer, **QUANTIZED, **whole),
+            [RANDOM.bytes(pixels, inputs), gradient, pack_weights(RANDOM.bytes(96, inputs))], np.zeros(96, np.int32),
+            state=True, weight_scale=scale), macs, {"TinyEngine": figure}))  # fmt: skip
     return rows
 
 
@@ -115,7 +117,6 @@ def depthwise_rows() -> list[Row]:
     public = {"TinyEngine": 4.09, **bound}
     maps, weights, scale = RANDOM.floats(64, 48), RANDOM.floats(9, 48), np.full(48, 0.02, dtype=np.float32)
     whole: dict[str, Number] = {"first_channel": 0, "channel_count": 48, "rate_scale": 1.0}
-    quantized = nested(layer, input_scale=0.05, input_zero_point=3, **whole)
     return [
         Row("depthwise 3x3 forward 8x8x48", call(
             "lab_f32_depthwise_conv2d", layer, [maps, weights, None], maps), macs, bound),
@@ -128,15 +129,16 @@ def depthwise_rows() -> list[Row]:
             "lab_f32_depthwise_conv2d_weight_sgd", nested(layer, weight_decay=0.0, **whole), [maps, maps], weights,
             state=True), macs, bound),
         Row("… weight gradient + update, int8", call(
-            "lab_q_depthwise_conv2d_weight_sgd", quantized, [RANDOM.bytes(64, 48), maps], RANDOM.bytes(9, 48),
-            state=True, weight_scale=scale), macs, bound),
+            "lab_q_depthwise_conv2d_weight_sgd", nested(layer, **QUANTIZED, **whole),
+            [RANDOM.bytes(64, 48), maps, RANDOM.bytes(9, 48)], np.zeros(48, np.int32), state=True, weight_scale=scale),
+            macs, bound),
     ]  # fmt: skip
 
 
 def convolution_rows() -> list[Row]:
     """Full 3×3 convolutions; multiply-accumulates with those in the padding."""
     rows: list[Row] = []
-    for size, inputs, outputs in ((16, 1, 16), (8, 16, 32)):
+    for size, inputs, outputs in ((8, 16, 32), (8, 64, 64)):
         layer, macs, bound = convolution(size, inputs, outputs, 3), size**2 * inputs * outputs * 9, {"bound": BOUND}
         name = f"conv 3x3 {size}x{size}x{inputs}->{outputs}"
         maps, gradient = RANDOM.floats(size**2, inputs), RANDOM.floats(size**2, outputs)
@@ -179,7 +181,6 @@ def product_rows() -> list[Row]:
     rows.append(linear(160, 10, "update"))
     for inputs, outputs in ((64, 32), (640, 128)):
         rows += [linear(inputs, outputs, "forward"), linear(inputs, outputs, "update")]
-        rows += [linear(outputs, 10, what) for what in ("forward", "input gradient", "update")]
     return rows
 
 

@@ -4,7 +4,7 @@
  * input_scale * (value - input_zero_point); output_gradient is whole, the gradient of the real output. weight_gradient
  * [output_count][kernel_height][kernel_width][channel_count] (with groups [output_channels][KH][KW][input_channels /
  * groups], and the slice must be everything); every element is written. Each is input_scale times one float32 sum of
- * output_gradient * (value - zero point) over batch, output rows and output columns in that order. No scratch, 1.5 KiB
+ * output_gradient * (value - zero point) over batch, output rows and output columns in that order. No scratch, 2 KiB
  * of stack. */
 #ifndef LAB_Q_CONV2D_WEIGHT_GRADIENT_H
 #define LAB_Q_CONV2D_WEIGHT_GRADIENT_H

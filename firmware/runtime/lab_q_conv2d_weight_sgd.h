@@ -2,7 +2,8 @@
  *
  * The gradient of lab_q_conv2d_weight_gradient, never stored; the update of lab_q_update.h with rate = learning_rate *
  * rate_scale. weights (packed rows, lab_dense.h) and bias are whole; only the slice of channel_count input channels and
- * output_count outputs changes; what is folded into the bias moves along. With groups the slice must be everything. No scratch, 1.5 KiB of stack. */
+ * output_count outputs changes; what is folded into the bias moves along. With groups the slice must be everything. No
+ * scratch, 2 KiB of stack. */
 #ifndef LAB_Q_CONV2D_WEIGHT_SGD_H
 #define LAB_Q_CONV2D_WEIGHT_SGD_H
 

@@ -25,11 +25,8 @@ static inline int8_t lab_q_updated(int8_t weight, float gradient, float factor, 
 {
     float step = gradient * factor;
     /* Written so that a NaN ends at a limit: converting it to an integer would be undefined. */
-    if (!(step < 536870912.0f)) {
-        step = 536870912.0f;
-    }
-    if (!(step > -536870912.0f)) {
-        step = -536870912.0f;
+    if (!(__builtin_fabsf(step) < 536870912.0f)) {
+        step = step < 0.0f ? -536870912.0f : 536870912.0f;
     }
     const int32_t scaled = weight * (1 << LAB_RANDOM_BITS) - (int32_t)step + (int32_t)random;
     const int32_t updated = scaled >> LAB_RANDOM_BITS;

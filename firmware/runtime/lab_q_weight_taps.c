@@ -4,7 +4,7 @@
 #include "lab_f32_tile.h"
 
 #define PANEL_PIXELS 64
-#define TILES 8
+#define TILES 16
 
 /* What one tap sees of one image: a rectangle of output pixels and the input pixels they meet. */
 typedef struct {
@@ -38,10 +38,21 @@ static tap_t tap_of(const lab_f32_axis_t *y, const lab_f32_axis_t *x, int32_t ta
 /* Pixels as real values without their scale, four channels each; channels that are not there are 0. */
 static float *fill_pixels(const block_t *block, const int8_t *pixel, int32_t step, int32_t count, float *panel)
 {
+    const int32_t zero_point = block->zero_point;
+    const int32_t columns = block->columns;
     for (int32_t i = 0; i < count; i++) {
-        for (int32_t column = 0; column < 4; column++) {
-            *panel++ = column < block->columns ? (float)(pixel[column] - block->zero_point) : 0.0f;
+        if (columns == 4) {
+            panel[0] = (float)(pixel[0] - zero_point);
+            panel[1] = (float)(pixel[1] - zero_point);
+            panel[2] = (float)(pixel[2] - zero_point);
+            panel[3] = (float)(pixel[3] - zero_point);
+        } else {
+            panel[0] = (float)(pixel[0] - zero_point);
+            panel[1] = columns > 1 ? (float)(pixel[1] - zero_point) : 0.0f;
+            panel[2] = columns > 2 ? (float)(pixel[2] - zero_point) : 0.0f;
+            panel[3] = 0.0f;
         }
+        panel += 4;
         pixel += step;
     }
     return panel;

@@ -1,5 +1,5 @@
 /* What the weight gradients of convolutions with int8 inputs share: as lab_f32_weight_taps, but the input is int8 and
- * counts as input - zero_point (its scale is left to the sink). Stack: 1.5 KiB. */
+ * counts as input - zero_point (its scale is left to the sink). Stack: 2 KiB. */
 #ifndef LAB_Q_WEIGHT_TAPS_H
 #define LAB_Q_WEIGHT_TAPS_H
 

@@ -76,10 +76,12 @@ class KernelResult:
     Attributes:
         output: its output.
         count: instructions, loads and stores of the call, without the call itself.
+        inputs: what its inputs hold after the call, for kernels that change some of them; ``None`` for null pointers.
     """
 
     output: npt.NDArray[np.int8]
     count: MarkerCount
+    inputs: tuple[Array | None, ...] = ()
 
 
 @dataclass
@@ -244,10 +246,26 @@ class KernelCore:
             self._check_guards(call, output, call.output_bytes, "output")
             if call.scratch_bytes:
                 self._check_guards(call, scratch, call.scratch_bytes, "scratch")
+        inputs = [self._read_inputs(call, row) for call, row in zip(calls, rows[1:], strict=True)]
         counts = self._counts(len(rows))
         results = [np.frombuffer(self._qemu.read_memory(at, call.output_bytes), np.int8) for at, call in
                    zip(outputs, calls, strict=True)]  # fmt: skip
-        return [KernelResult(output, count.since(counts[0])) for output, count in zip(results, counts[1:], strict=True)]
+        return [
+            KernelResult(output, count.since(counts[0]), after)
+            for output, count, after in zip(results, counts[1:], inputs, strict=True)
+        ]
+
+    def _read_inputs(self, call: KernelArguments, row: bytes) -> tuple[Array | None, ...]:
+        """What the inputs of a placed call hold now; their addresses follow kernel and descriptor."""
+        found: list[Array | None] = []
+        for array, address in zip(call.inputs, struct.unpack(f"<{1 + ARGUMENTS}I", row)[2:], strict=False):
+            if array is None:
+                found.append(None)
+                continue
+            self._check_guards(call, address, array.nbytes, "inputs")
+            data = self._qemu.read_memory(address, array.nbytes)
+            found.append(np.frombuffer(data, array.dtype).reshape(array.shape))
+        return tuple(found)
 
     def _place(self, arena: _Arena, call: KernelArguments) -> tuple[bytes, int, int]:
         descriptor = b""
