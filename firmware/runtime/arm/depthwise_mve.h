@@ -37,11 +37,23 @@ static int32_t convolve_fast(const lab_depthwise_conv2d_t *layer, const int8_t *
     const int8_t *taps[LAB_DEPTHWISE_TAPS];
     const int32_t tap_count = layer->kernel_height * layer->kernel_width;
     const int32_t count = layer->channels & ~7;
+    const int32_t step = layer->stride_width * layer->channels;
     memset(scratch, layer->input_zero_point, (size_t)layer->channels);
     for (int32_t y = 0; count != 0 && y < layer->output_height; y++) {
         const int32_t top = y * layer->stride_height - layer->pad_top;
+        const int rows_inside = top >= 0 && top + layer->kernel_height <= layer->input_height;
+        int before_inside = 0;
         for (int32_t x = 0; x < layer->output_width; x++) {
-            find_taps(layer, input, top, x * layer->stride_width - layer->pad_left, scratch, taps);
+            const int32_t left = x * layer->stride_width - layer->pad_left;
+            const int inside = rows_inside && left >= 0 && left + layer->kernel_width <= layer->input_width;
+            if (inside && before_inside) {
+                for (int32_t tap = 0; tap < tap_count; tap++) {
+                    taps[tap] += step;
+                }
+            } else {
+                find_taps(layer, input, top, left, scratch, taps);
+            }
+            before_inside = inside;
             for (int32_t channel = 0; channel < count; channel += 8) {
                 convolve_eight(layer, taps, tap_count, channel, output);
             }

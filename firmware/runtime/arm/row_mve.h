@@ -1,4 +1,4 @@
-/* lab_dot.h with Helium: eight inputs of both outputs of a pair in six instructions. */
+/* lab_dot.h with Helium: eight inputs of both outputs of a pair in seven instructions. */
 #ifndef LAB_ARM_ROW_MVE_H
 #define LAB_ARM_ROW_MVE_H
 
@@ -45,14 +45,20 @@ static inline void lab_row_dot(const lab_row_t *row, const int32_t *weights, int
     const int16_t *w = (const int16_t *)(const void *)weights;
     int32_t both = 0; /* 256 * second + first + 128 * total */
     int32_t second = 0;
-    for (int32_t left = row->padded; left > 0; left -= 8) {
-        const mve_pred16_t there = vctp16q((uint32_t)left);
-        const int16x8_t pair = vldrhq_z_s16(w, there);
-        const int16x8_t values = vldrhq_z_s16(x, there);
+    for (int32_t left = row->padded >> 3; left != 0; left--) {
+        const int16x8_t pair = vldrhq_s16(w);
+        const int16x8_t values = vldrhq_s16(x);
         both = vmladavaq_s16(both, pair, values);
         second = vmladavaq_s16(second, vshrq_n_s16(pair, 8), values);
         w += 8;
         x += 8;
+    }
+    if (row->padded & 4) {
+        const mve_pred16_t there = vctp16q(4);
+        const int16x8_t pair = vldrhq_z_s16(w, there);
+        const int16x8_t values = vldrhq_z_s16(x, there);
+        both = vmladavaq_s16(both, pair, values);
+        second = vmladavaq_s16(second, vshrq_n_s16(pair, 8), values);
     }
     /* Unsigned: sums near the end of int32 may pass it on their way. */
     sums[0] = (int32_t)((uint32_t)sums[0] + (uint32_t)both - ((uint32_t)second << 8) - 128u * (uint32_t)row->total);
