@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from common import Claim, entry, firmware_board, verdict
-from kernel_rows import Row, int8_inference
+from kernel_rows import Row, int8_inference, training
 
 from lab.emulators.kernel_calls import KernelCore, KernelResult
 from lab.emulators.qemu import QemuMachine
@@ -17,7 +17,7 @@ from lab.emulators.tcg_plugin import build_plugin
 from lab.errors import ConfigError
 from lab.paths import cache_dir
 
-FAMILIES = (int8_inference,)
+FAMILIES = (int8_inference, training)
 
 
 def line(row: Row, result: KernelResult) -> str:
