@@ -24,6 +24,7 @@ _RANKS = {
     "lab.mlperf": 5,
     "lab.console": 5,
     "lab.reporting": 5,
+    "lab.nightly": 5,
     "lab.workloads": 4,
     "lab.compiler": 3,
     "lab.devices": 3,
