@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lab import progress
+
+if TYPE_CHECKING:
+    from measurements.report.night import NightSummary
+    from measurements.report.trends import Trends
 
 
 def new_session_id() -> str:
@@ -39,6 +44,57 @@ def report_session(store_path: Path, session_id: str, reports: Path) -> Path | N
             traces = {run.run_id: trace for run in runs if (trace := store.trace(run.run_id)) is not None}
             page = write_report(runs, traces, reports / session_id)
             publish(page, reports)
+    return page
+
+
+def trends(store_path: Path, session_id: str, nights: int) -> Trends:
+    """The figures of a session over the nights before it.
+
+    Args:
+        store_path: folder of the local store.
+        session_id: which session.
+        nights: how many nights back.
+
+    Raises:
+        StoreError: the store cannot be read, or holds one figure in two units.
+    """
+    from measurements import load
+    from measurements.report.trends import find_trends
+
+    with progress.step("histories", quiet_below_s=2.0):
+        return find_trends(load(store_path), session_id, nights)
+
+
+def report_night(store_path: Path, night: NightSummary, history: Trends, reports: Path, title: str) -> Path:
+    """Write the report of a night: ``index.html``, ``summary.md`` and ``junit.xml``.
+
+    Args:
+        store_path: folder of the local store.
+        night: what became of its cells.
+        history: from :func:`trends`.
+        reports: folder that reports go to; ``latest`` in it leads to this one afterwards.
+        title: heading.
+
+    Returns:
+        The HTML file.
+
+    Raises:
+        StoreError: the store cannot be read, or the report cannot be written.
+    """
+    from measurements.report import publish, write_report, write_text
+    from measurements.report.junit import render_junit
+    from measurements.report.markdown import render_markdown
+    from measurements.store import Store
+
+    counted = {cell.run_id for cell in night.cells if cell.run_id}
+    with Store(store_path) as store:
+        runs = [run for run in store.runs(night.night) if run.run_id in counted]
+        traces = {run.run_id: trace for run in runs if (trace := store.trace(run.run_id)) is not None}
+    folder = reports / night.night
+    page = write_report(runs, traces, folder, title=title, trends=history, night=night)
+    write_text(folder / "summary.md", render_markdown(runs, title=title, trends=history, night=night))
+    write_text(folder / "junit.xml", render_junit(runs, title=title, night=night))
+    publish(page, reports)
     return page
 
 

@@ -11,13 +11,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lab.errors import StoreError
 from measurements.record import Run, Trace
+from measurements.report.night import NightSummary
+from measurements.report.trends import Trends
 from measurements.report.view import MODEL_COLUMNS, page_view
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(
-    runs: Sequence[Run], traces: Mapping[str, Trace], *, title: str = "Measurement report", notes: Sequence[str] = ()
+    runs: Sequence[Run],
+    traces: Mapping[str, Trace],
+    *,
+    title: str = "Measurement report",
+    notes: Sequence[str] = (),
+    trends: Trends | None = None,
+    night: NightSummary | None = None,
 ) -> str:
     """Return the report as one HTML document that loads nothing from anywhere.
 
@@ -26,6 +34,8 @@ def render(
         traces: power traces by run id; runs without one are reported without.
         title: heading of the page.
         notes: sentences for the reader, shown at the top.
+        trends: the figures over the nights before, where they are to be shown.
+        night: the night, where the runs are one's.
     """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -35,7 +45,7 @@ def render(
         lstrip_blocks=True,
     )
     return environment.get_template("report.html.j2").render(
-        page=page_view(runs, traces, title, notes), model_columns=tuple(MODEL_COLUMNS)
+        page=page_view(runs, traces, title, notes, trends, night), model_columns=tuple(MODEL_COLUMNS)
     )
 
 
@@ -46,11 +56,13 @@ def write_report(
     *,
     title: str = "Measurement report",
     notes: Sequence[str] = (),
+    trends: Trends | None = None,
+    night: NightSummary | None = None,
 ) -> Path:
     """Write ``folder/index.html``; a reader sees the old file or the whole new one, never a part.
 
     Args:
-        runs, traces, title, notes: as in :func:`render`.
+        runs, traces, title, notes, trends, night: as in :func:`render`.
         folder: created where missing.
 
     Returns:
@@ -59,10 +71,18 @@ def write_report(
     Raises:
         StoreError: the folder or file cannot be written.
     """
-    text = render(runs, traces, title=title, notes=notes)
-    target = folder / "index.html"
+    text = render(runs, traces, title=title, notes=notes, trends=trends, night=night)
+    return write_text(folder / "index.html", text)
+
+
+def write_text(target: Path, text: str) -> Path:
+    """Write a report file; a reader sees the old one or the whole new one. Its folder is made where missing.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         _replace_file(target, text.encode("utf-8"))
     except OSError as error:
         raise StoreError(

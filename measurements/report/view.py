@@ -20,6 +20,8 @@ from measurements.report.charts import (
     power_chart,
     stacked,
 )
+from measurements.report.night import NightSummary
+from measurements.report.trends import Trends
 from measurements.report.units import NO_FIGURE, exact, is_count, quantity, scale_for, short
 
 LAYER_PREFIX = "layer/"
@@ -211,8 +213,15 @@ class Page:
     runs: tuple[RunView, ...]
 
 
-def page_view(runs: Sequence[Run], traces: Mapping[str, Trace], title: str, notes: Sequence[str]) -> Page:
-    """Arrange ``runs`` and their ``traces`` (by run id) for the page."""
+def page_view(
+    runs: Sequence[Run],
+    traces: Mapping[str, Trace],
+    title: str,
+    notes: Sequence[str],
+    trends: Trends | None = None,
+    night: NightSummary | None = None,
+) -> Page:
+    """Arrange ``runs``, their ``traces`` (by run id), their history and the night they belong to for the page."""
     buckets = max(_BUCKETS_LEAST, min(_BUCKETS_MOST, _BUCKETS_OF_PAGE // max(1, len(traces))))
     few = len(runs) <= 4
     views = tuple(_run_view(run, index, traces.get(run.run_id), buckets, few) for index, run in enumerate(runs, 1))
@@ -309,7 +318,7 @@ def _run_view(run: Run, number: int, trace: Trace | None, buckets: int, few: boo
     anchor = f"run-{number}"
     plain = [record for record in run.records if not record.region.startswith(LAYER_PREFIX)]
     layered = [record for record in run.records if record.region.startswith(LAYER_PREFIX)]
-    total = _find(run, "peak_ram")
+    total = find_record(run, "peak_ram")
     ram = stacked(
         total.median if total else None,
         [(r.metric.partition(".")[2].replace("_", " "), r.median) for r in run.records if _is_part(r)],
@@ -320,7 +329,7 @@ def _run_view(run: Run, number: int, trace: Trace | None, buckets: int, few: boo
     timed = _timed_records(run)
     return RunView(
         anchor=anchor,
-        title=f"{run.provenance.device} · {_workload(run.provenance)}",
+        title=f"{run.provenance.device} · {workload_name(run.provenance)}",
         status=run.status,
         status_word=_STATUS_WORDS[run.status],
         is_open=few or run.status != "passed",
@@ -390,28 +399,28 @@ def _summary_rows(members: Sequence[tuple[int, Run]]) -> tuple[SummaryRow, ...]:
     rows = []
     for number, run in members:
         region = main_region(run)
-        cycles = _find(run, "cycles", region) or _find(run, "instructions", region)
+        cycles = find_record(run, "cycles", region) or find_record(run, "instructions", region)
         rows.append(
             SummaryRow(
                 anchor=f"run-{number}",
                 device=run.provenance.device,
-                workload=_workload(run.provenance),
+                workload=workload_name(run.provenance),
                 status=run.status,
                 status_word=_STATUS_WORDS[run.status],
                 badges=badges(run),
                 accuracy=_accuracy(run),
-                latency=_spread_cell(_find(run, "latency", region), tops["latency"]),
+                latency=_spread_cell(find_record(run, "latency", region), tops["latency"]),
                 cycles=_plain_cell(cycles),
-                ram=_plain_cell(_find(run, "peak_ram")),
-                flash=_plain_cell(_find(run, "flash")),
-                energy=_spread_cell(_find(run, "energy", region), tops["energy"]),
+                ram=_plain_cell(find_record(run, "peak_ram")),
+                flash=_plain_cell(find_record(run, "flash")),
+                energy=_spread_cell(find_record(run, "energy", region), tops["energy"]),
             )
         )
     return tuple(rows)
 
 
 def _top(metric: str, runs: Sequence[Run]) -> float:
-    found = [_find(run, metric, main_region(run)) for run in runs]
+    found = [find_record(run, metric, main_region(run)) for run in runs]
     values = [v for record in found if record is not None for v in (record.median, record.ci_high, record.p95)]
     return 1.04 * max((value for value in values if math.isfinite(value)), default=0.0)
 
@@ -420,15 +429,15 @@ def _models(runs: Sequence[Run], views: Sequence[RunView]) -> tuple[ModelRow, ..
     """Rows for the runs whose workload is a model file: those that say what an arena of theirs is planned to be."""
     rows = []
     for run, view in zip(runs, views, strict=True):
-        if _find(run, "arena.lower_bound") is None:
+        if find_record(run, "arena.lower_bound") is None:
             continue
-        found = [_find(run, metric, "inference") for metric in MODEL_COLUMNS.values()]
+        found = [find_record(run, metric, "inference") for metric in MODEL_COLUMNS.values()]
         texts = tuple("" if record is None else short(record.median, record.unit) for record in found)
-        rows.append(ModelRow(view.anchor, run.provenance.device, _workload(run.provenance), texts))
+        rows.append(ModelRow(view.anchor, run.provenance.device, workload_name(run.provenance), texts))
     return tuple(rows)
 
 
-def _find(run: Run, metric: str, region: str = "") -> Record | None:
+def find_record(run: Run, metric: str, region: str = "") -> Record | None:
     """Return the record of ``metric`` in ``region``, else in the whole run, else the first there is outside layers."""
     matches = [r for r in run.records if r.metric == metric and not r.region.startswith(LAYER_PREFIX)]
     ranked = sorted(matches, key=lambda r: (r.region != region, r.region != "run"))
@@ -459,7 +468,7 @@ def _plain_cell(record: Record | None) -> Cell:
 
 
 def _accuracy(run: Run) -> Cell:
-    measured, reference = _find(run, "accuracy"), _find(run, "accuracy.reference")
+    measured, reference = find_record(run, "accuracy"), find_record(run, "accuracy.reference")
     if measured is None:
         return Cell()
     text = quantity(measured.median, "1", "accuracy")
@@ -564,7 +573,7 @@ def _facts(run: Run) -> tuple[tuple[str, str], ...]:
         ("Emulator", p.emulator or "none (hardware)"),
         ("Meter", meter),
         ("Energy model", p.energy_model or "none"),
-        ("Workload", _workload(p)),
+        ("Workload", workload_name(p)),
         ("Parameters", parameters),
         ("Seed", str(p.seed)),
         ("Dataset", p.dataset),
@@ -614,7 +623,7 @@ def _overall(runs: Sequence[Run]) -> str:
 
 def _counts(runs: Sequence[Run]) -> str:
     devices = len({run.provenance.device for run in runs})
-    workloads = len({_workload(run.provenance) for run in runs})
+    workloads = len({workload_name(run.provenance) for run in runs})
     return ", ".join(
         f"{count} {name}{'' if count == 1 else 's'}"
         for count, name in ((len(runs), "run"), (devices, "device"), (workloads, "workload"))
@@ -631,7 +640,8 @@ def _commit(provenance: Provenance) -> str:
     return provenance.git_commit[:12] + (" with uncommitted changes" if provenance.git_dirty else "")
 
 
-def _workload(provenance: Provenance) -> str:
+def workload_name(provenance: Provenance) -> str:
+    """Workload and variant as they are shown."""
     return f"{provenance.workload} ({provenance.variant})" if provenance.variant else provenance.workload
 
 
