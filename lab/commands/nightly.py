@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lab.errors import LabError
+from lab.errors import ConfigError, InfrastructureError, LabError
 from lab.paths import cache_dir, reports_dir, store_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lab.nightly.config import Notify
+    from lab.nightly.config import Notify, Plan
     from lab.nightly.finish import Ending
 
-BENCH_FAILED = 3
+WRONG_USAGE, BENCH_FAILED = 2, 3
 
 
 @click.command()
@@ -34,11 +34,23 @@ def nightly(bench: Path, file: Path, fresh: bool, listing: bool) -> None:
     """
     from lab.nightly.config import load_plan
 
-    plan = load_plan(file, bench)
-    if listing:
-        for cell in plan.cells:
-            click.echo(cell.key)
-        return
+    try:
+        plan = load_plan(file, bench)
+        if listing:
+            for cell in plan.cells:
+                click.echo(cell.key)
+            return
+        status = _run(plan, fresh=fresh)
+    except (ConfigError, InfrastructureError) as error:
+        # Status 1 would say that the product failed.
+        stopped = click.ClickException(str(error))
+        stopped.exit_code = WRONG_USAGE if isinstance(error, ConfigError) else BENCH_FAILED
+        raise stopped from error
+    sys.exit(status)
+
+
+def _run(plan: Plan, *, fresh: bool) -> int:
+    """Run a night to its end; its exit status."""
     from lab.nightly.bench_worker import BenchWorker
     from lab.nightly.finish import finish
     from lab.nightly.night import Night, only_one, open_night, unreached_before
@@ -59,7 +71,7 @@ def nightly(bench: Path, file: Path, fresh: bool, listing: bool) -> None:
     click.echo(f"report: {ending.page}")
     steps: tuple[Callable[[], str], ...] = (lambda: mirror(store), lambda: _tell(plan.config.notify, ending))
     troubles = sum(not _done(step) for step in steps)
-    sys.exit(ending.status or (BENCH_FAILED if troubles else 0))
+    return ending.status or (BENCH_FAILED if troubles else 0)
 
 
 def _done(step: Callable[[], str]) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.synchronize
 import signal
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab import progress
+from lab.durable import Json
 from lab.errors import (
     CompileError,
     Crash,
@@ -287,6 +290,24 @@ def test_after_a_crash_the_night_goes_on_at_the_cell_where_it_stopped(tmp_path: 
     assert outcomes["m4f/b"].attempts == 2
 
 
+def _killed_after(lines: int) -> Callable[[Journal, dict[str, Json]], None]:
+    """A journal that dies after so many lines, for odd numbers with half of the next one written."""
+    whole, written = Journal._write, 0
+
+    def write(journal: Journal, entry: dict[str, Json]) -> None:
+        nonlocal written
+        written += 1
+        if written <= lines:
+            whole(journal, entry)
+            return
+        if lines % 2 and journal.path.exists():
+            with journal.path.open("ab") as stream:
+                stream.write(b'{"step": "end", "outc')
+        raise Killed
+
+    return write
+
+
 @given(st.lists(st.integers(0, 11), max_size=3))
 def test_wherever_it_is_killed_every_cell_is_passed_once_and_none_is_forgotten(
     tmp_path_factory: pytest.TempPathFactory, kills: list[int]
@@ -297,24 +318,9 @@ def test_wherever_it_is_killed_every_cell_is_passed_once_and_none_is_forgotten(
     bench = ScriptedBench()
     for kill in kills:
         with pytest.MonkeyPatch.context() as patch:
-            written = 0
-            whole = Journal._write
-
-            def fails(journal: Journal, entry: dict[str, object], kill: int = kill) -> None:
-                nonlocal written
-                written += 1
-                if written > kill:
-                    if kill % 2 and journal.path.exists():
-                        with journal.path.open("ab") as stream:
-                            stream.write(b'{"step": "end", "outc')
-                    raise Killed
-                whole(journal, entry)  # type: ignore[arg-type]
-
-            patch.setattr(Journal, "_write", fails)
-            try:
+            patch.setattr(Journal, "_write", _killed_after(kill))
+            with suppress(Killed):
                 night(folder, bench, what)
-            except Killed:
-                continue
     outcomes = night(folder, bench, what)
     assert verdicts(outcomes) == dict.fromkeys(("m4f/a", "m4f/b", "m4f/c"), "passed")
     last = newest(folder)
