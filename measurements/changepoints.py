@@ -197,12 +197,13 @@ def _despiked(values: FloatArray) -> FloatArray:
 def _large_enough(values: FloatArray, found: dict[int, float], minimum_effect: float) -> tuple[Split, ...]:
     """Splits whose levels differ by the minimum effect; the levels on the sides of any other are one."""
     kept = sorted(found)
-    while True:
+    while kept:
         levels = [float(np.median(values[begin:end])) for begin, end in pairwise([0, *kept, values.size])]
         sizes = [abs(after - before) / abs(before) if before else np.inf for before, after in pairwise(levels)]
-        if not sizes or min(sizes) >= minimum_effect:
+        if min(sizes) >= minimum_effect:
             return tuple(
                 Split(index, before, after, found[index])
                 for index, (before, after) in zip(kept, pairwise(levels), strict=True)
             )
         del kept[int(np.argmin(sizes))]
+    return ()

@@ -14,6 +14,7 @@ import numpy as np
 
 from lab.errors import StoreError, WorkloadError
 from measurements.changepoints import exact_changes, splits
+from measurements.record import Layer, RunDetail
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,6 +117,46 @@ class Change:
     p_value: float = 0.0
 
 
+@dataclass(frozen=True)
+class Culprit:
+    """What one pair of nights brought, over all histories of a store.
+
+    Attributes:
+        first_bad_commit, last_good_commit: as in :class:`Change`.
+        found: every history that changed there and how, the largest relative change first.
+    """
+
+    first_bad_commit: str
+    last_good_commit: str
+    found: tuple[tuple[History, Change], ...]
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Names of the regions that moved, the one that moved most first."""
+        return tuple(dict.fromkeys(history.key.region for history, _ in self.found))
+
+
+@dataclass(frozen=True)
+class MovedLayer:
+    """A layer of the deployed model that costs something else than before.
+
+    Attributes:
+        name: place and name in the schedule, such as ``02 conv1``.
+        unit: ``instructions`` where both runs counted them, else ``cycles``.
+        before, after: cost of one pass; None where the layer is not in that run.
+    """
+
+    name: str
+    unit: str
+    before: float | None
+    after: float | None
+
+    @property
+    def difference(self) -> float:
+        """What it costs more than before; a layer that is missing costs nothing."""
+        return (self.after or 0.0) - (self.before or 0.0)
+
+
 def higher_is_better(metric: str) -> bool:
     """Whether a larger value of ``metric`` is the better one."""
     return metric.split(".")[0] in _HIGHER_IS_BETTER
@@ -160,10 +201,59 @@ def detect(history: History, *, minimum_effect: float = MINIMUM_EFFECT) -> tuple
     )
 
 
+def culprits(known: Sequence[History], *, minimum_effect: float = MINIMUM_EFFECT) -> tuple[Culprit, ...]:
+    """Changes of all histories by the nights between which they happened, the oldest first.
+
+    Raises:
+        WorkloadError: a value is NaN or infinite.
+    """
+    groups: dict[tuple[str, str], list[tuple[History, Change]]] = {}
+    for history in known:
+        for change in detect(history, minimum_effect=minimum_effect):
+            groups.setdefault((change.first_bad_commit, change.last_good_commit), []).append((history, change))
+    ordered = sorted(groups.items(), key=lambda group: min(found.started_ns[one.index] for found, one in group[1]))
+    return tuple(
+        Culprit(bad, good, tuple(sorted(found, key=lambda one: -abs(one[1].relative))))
+        for (bad, good), found in ordered
+    )
+
+
+def moved_layers(before: RunDetail, after: RunDetail) -> tuple[MovedLayer, ...]:
+    """Layers whose cost differs between two runs of one workload, the largest difference first.
+
+    Exact instruction counts are compared where both runs have them, else cycles; layers that were not profiled in both
+    runs are left out. On an instruction-counted emulator any difference is one; elsewhere cycles of one pass are noisy.
+    """
+    old, new = ({f"{one.index:02} {one.name}": one for one in detail.layers} for detail in (before, after))
+    moved = []
+    for name in dict.fromkeys((*old, *new)):
+        unit = "instructions" if _counted(old.get(name)) and _counted(new.get(name)) else "cycles"
+        layer = MovedLayer(name, unit, _cost(old.get(name), unit), _cost(new.get(name), unit))
+        measured = all(one is None or _cost(one, unit) is not None for one in (old.get(name), new.get(name)))
+        if measured and layer.difference:
+            moved.append(layer)
+    return tuple(sorted(moved, key=lambda layer: -abs(layer.difference)))
+
+
+def _counted(layer: Layer | None) -> bool:
+    return layer is None or layer.instructions is not None
+
+
+def _cost(layer: Layer | None, unit: str) -> float | None:
+    if layer is None:
+        return None
+    if unit == "instructions":
+        return None if layer.instructions is None else float(layer.instructions)
+    return layer.cycles
+
+
 def describe(key: SeriesKey) -> str:
     """A series in words: ``m4f: spoken-digits: latency [inference]``."""
-    variant = f" ({key.variant})" if key.variant else ""
-    return f"{key.device}: {key.workload}{variant}: {key.metric} [{key.region}]"
+    return _words(*key.subject)
+
+
+def _words(device: str, workload: str, variant: str, region: str, metric: str, _source: str) -> str:
+    return f"{device}: {workload}{f' ({variant})' if variant else ''}: {metric} [{region}]"
 
 
 def _change(history: History, index: int, before: float, after: float, p_value: float) -> Change:
@@ -236,12 +326,13 @@ def _complete(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_units(table: pd.DataFrame) -> None:
-    for subject, rows in table.groupby(["device", "workload", "variant", "region", "metric", "source"]):
+    subject = ["device", "workload", "variant", "region", "metric", "source"]
+    for values, rows in table.groupby(subject):
         units = sorted(set(rows["unit"]))
         if len(units) > 1:
-            last = rows.loc[rows["unit"] != rows["unit"].iloc[0]].iloc[0]
+            other = rows.loc[rows["unit"] != rows["unit"].iloc[0]].iloc[0]
             raise StoreError(
-                f"{subject}: stored in {' and in '.join(units)} (first in run {last['run_id']}): units do not mix",
+                f"{_words(*map(str, values))}: stored in {' and in '.join(units)} (run {other['run_id']}): units do not mix",
                 hint="rename the metric where its unit changes, or prune the runs with the wrong unit",
             )
 
