@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lab.bench import Bench
+from lab.commands.baseline import baseline
 from lab.commands.nightly import nightly, quarantine
 from lab.errors import LabError
 from lab.inventory import Device
@@ -174,6 +175,7 @@ def console(config: Path, device: str, workload: str, seconds: float | None) -> 
 
 
 main.add_command(mlperf)
+main.add_command(baseline)
 main.add_command(nightly)
 main.add_command(quarantine)
 

@@ -191,7 +191,7 @@ def test_a_dirty_tree_is_said_with_the_commit(tmp_path: Path) -> None:
 
 def test_one_figure_in_two_units_is_an_error_that_names_the_run() -> None:
     frame = pd.concat([_row(i, unit) for i, unit in enumerate(("s", "ms"))])
-    with pytest.raises(StoreError, match=r"f446: kws: latency \[inference\]: stored in ms and in s \(run r1\)"):
+    with pytest.raises(StoreError, match=r"f446: kws: latency \[inference\]: stored in ms and s \(run r1\)"):
         histories(frame)
 
 
