@@ -13,6 +13,7 @@ import click
 from lab.bench import Bench
 from lab.commands.baseline import baseline
 from lab.commands.nightly import nightly, quarantine
+from lab.commands.store import store
 from lab.errors import LabError
 from lab.inventory import Device
 from lab.mlperf.command import mlperf
@@ -176,6 +177,7 @@ def console(config: Path, device: str, workload: str, seconds: float | None) -> 
 
 main.add_command(mlperf)
 main.add_command(baseline)
+main.add_command(store)
 main.add_command(nightly)
 main.add_command(quarantine)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
-import time
 from collections.abc import Iterable
 
 import numpy as np
@@ -13,6 +13,7 @@ from lab.errors import StoreError
 from measurements.record import Record, Run, Trace
 from measurements.store.rows import text
 
+CLOCK_SLACK_NS = 10**9
 _FIGURES = ("median", "ci_low", "ci_high", "p95", "p99", "first", "lost_fraction")
 
 
@@ -93,32 +94,35 @@ def check_units(db: sqlite3.Connection, run_id: str, records: Iterable[Record]) 
             )
 
 
-def check_clock(db: sqlite3.Connection, run: Run) -> None:
-    """The run starts before now and after the runs before it; call inside the transaction that saves it.
+def check_clock(db: sqlite3.Connection, run: Run, now_ns: int) -> None:
+    """The run starts before now, now is after the saves before it, and no run of its series has its start.
 
-    The store sorts runs by their start, and two runs with one start would overwrite each other in the mirror.
+    The store sorts runs by their start, and two runs with one start would overwrite each other in the mirror. Call
+    inside the transaction that saves the run. A second is let pass: clocks are set by less while they run.
 
     Raises:
-        StoreError: it does not: this host's clock went backwards. Transient: another run starts later.
+        StoreError: this host's clock went backwards, or stands still. Transient: measured again, a run starts later.
         sqlite3.Error: the store cannot be read.
     """
-    ahead_ns = run.started_ns - time.time_ns()
-    if ahead_ns > 0:
-        _refuse_clock(run, f"starts {ahead_ns * 1e-9:.3f} s after now")
-    query = (
-        "SELECT run_id, started_ns FROM runs WHERE session_id = ? AND json_extract(provenance, '$.device') = ? "
-        "ORDER BY started_ns DESC LIMIT 1"
-    )
-    before = db.execute(query, (text(run.session_id), text(run.provenance.device))).fetchone()
-    if before is not None and run.started_ns <= before["started_ns"]:
-        early_s = (before["started_ns"] - run.started_ns) * 1e-9
-        _refuse_clock(run, f"starts {early_s:.9g} s before run {before['run_id']}, which was measured before it")
+    if run.started_ns > now_ns + CLOCK_SLACK_NS:
+        _refuse_clock(run, f"starts {(run.started_ns - now_ns) * 1e-9:.3f} s after now")
+    latest = db.execute("SELECT run_id, saved_ns FROM runs ORDER BY saved_ns DESC LIMIT 1").fetchone()
+    if latest is not None and latest["saved_ns"] > now_ns + CLOCK_SLACK_NS:
+        ahead_s = (latest["saved_ns"] - now_ns) * 1e-9
+        _refuse_clock(run, f"comes after run {latest['run_id']}, which was saved here {ahead_s:.3f} s after now")
+    provenance = run.provenance
+    series = tuple(text(name) for name in (provenance.device, provenance.workload, provenance.variant))
+    for row in db.execute("SELECT run_id, provenance FROM runs WHERE started_ns = ?", (run.started_ns,)):
+        other = json.loads(row["provenance"])
+        if (other["device"], other["workload"], other["variant"]) == series:
+            _refuse_clock(run, f"starts at the very nanosecond of run {row['run_id']} of the same workload")
 
 
 def _refuse_clock(run: Run, found: str) -> None:
     raise StoreError(
         f"run {run.run_id} of device {run.provenance.device!r} {found}: the clock of this host went backwards; "
         "the run was not saved",
-        hint="let NTP set the clock (timedatectl), then measure again",
+        hint="set the clock (timedatectl) and measure again; if it was ahead before, `lab store prune --since` removes "
+        "what was saved then",
         transient=True,
     )

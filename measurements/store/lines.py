@@ -43,13 +43,13 @@ def trace_lines(run: Run, trace: Trace, source: Source) -> Iterator[str]:
     """One line per millisecond of a trace: least, greatest and mean current (A) and energy (J).
 
     Lost samples (NaN) are left out and the energy of their bucket is that of the samples seen; a bucket without any is
-    not sent. Currents have nine digits, which tell every float32 from its neighbours. The timestamps are the run's
-    start plus the time in the trace.
+    not sent. Currents have nine digits, which tell every float32 from its neighbours, energies twelve. The
+    timestamps are the run's start plus the time in the trace.
     """
     per_bucket = max(1, round(BUCKET_S / trace.dt_s))
     line = (
         f"{_escaped(f'{TRACE_MEASUREMENT}{_tags(run, RUN_REGION, source)}')} "
-        f"min=%.9g,max=%.9g,mean=%.9g,energy=%r,run={_escaped(_string(run.run_id))} %d"
+        f"min=%.9g,max=%.9g,mean=%.9g,energy=%.12g,run={_escaped(_string(run.run_id))} %d"
     )
     step = max(1, _SAMPLES_AT_ONCE // per_bucket) * per_bucket
     for start in range(0, trace.current_a.size, step):

@@ -296,8 +296,7 @@ class Store:
         Raises:
             StoreError: there is no such run, or the store cannot be read.
         """
-        with self._guard(f"run {run_id} cannot be read"), self._snapshot():
-            found = self.find(run_id)
+        found = self.find(run_id)
         if found is None:
             raise StoreError(f"{self.database}: holds no run {run_id!r}", hint="Store.runs() lists the runs it holds")
         return found.run
@@ -306,13 +305,13 @@ class Store:
         """A run as it lies here, None where there is no such run.
 
         Raises:
-            StoreError: the run holds what this lab does not know.
-            sqlite3.Error: the store cannot be read.
+            StoreError: the run holds what this lab does not know, or the store cannot be read.
         """
-        row = self._db.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-        if row is None:
-            return None
-        return StoredRun(self._load(row), row["digest"], row["revision"], row["trace"], row["trace_digest"])
+        with self._guard(f"run {run_id} cannot be read"), self._snapshot():
+            row = self._db.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+            if row is None:
+                return None
+            return StoredRun(self._load(row), row["digest"], row["revision"], row["trace"], row["trace_digest"])
 
     def trace(self, run_id: str) -> Trace | None:
         """The power trace of a run, None where it has none.
@@ -327,6 +326,13 @@ class Store:
     def trace_path(self, name: str) -> Path:
         """Where the trace file ``name`` lies."""
         return self.path / TRACES / name
+
+    def units(self) -> dict[str, set[str]]:
+        """The units that each metric is stored in: one, unless an earlier lab let in several."""
+        units: dict[str, set[str]] = {}
+        for row in self.table("SELECT DISTINCT metric, unit FROM records", {}):
+            units.setdefault(row["metric"], set()).add(row["unit"])
+        return units
 
     def latest_session(self) -> str | None:
         """The session of the run that started last, None in an empty store."""
@@ -350,13 +356,14 @@ class Store:
         with self._guard("cannot be verified"):
             problems += [str(row[0]) for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
             problems += [f"dangling reference: {tuple(row)}" for row in self._db.execute("PRAGMA foreign_key_check")]
-            problems += [f"{metric} is stored in several units: {units}" for metric, units in self._mixed_units()]
+        for metric, units in self.units().items():
+            if len(units) > 1:
+                problems.append(f"{metric} is stored in several units: {', '.join(sorted(units))}")
         run_ids = self.run_ids()
         records = traces = 0
         for run_id in run_ids:
             try:
-                with self._guard(f"run {run_id} cannot be read"), self._snapshot():
-                    found = self.find(run_id)
+                found = self.find(run_id)
                 if found is None:
                     continue  # removed by another process in the meantime
                 records += len(found.run.records)
@@ -443,9 +450,10 @@ class Store:
     def _commit(self, run: Run, row: dict[str, Value], trace: Trace | None) -> None:
         with self._transaction():
             if self._known(row) is None:
-                check_clock(self._db, run)
+                now_ns = time.time_ns()
+                check_clock(self._db, run, now_ns)
                 check_units(self._db, run.run_id, run.records)
-                self._insert("runs", row)
+                self._insert("runs", row | {"saved_ns": now_ns})
                 self._insert_records(run, 0)
                 self._insert_blocks(run, trace)
             elif row.get("trace"):
@@ -513,12 +521,6 @@ class Store:
         with self._guard("the outbox cannot be read"):
             return [OutboxBlock(*row) for row in self._db.execute(query, (value, limit))]
 
-    def _mixed_units(self) -> list[tuple[str, str]]:
-        query = (
-            "SELECT metric, group_concat(DISTINCT unit) FROM records GROUP BY metric HAVING count(DISTINCT unit) > 1"
-        )
-        return [(str(metric), str(units)) for metric, units in self._db.execute(query)]
-
     def _trace_name(self, run_id: str) -> str | None:
         row = self._db.execute("SELECT trace FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         return None if row is None or row["trace"] is None else str(row["trace"])
@@ -539,11 +541,25 @@ class Store:
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
         """One consistent view over several reads, whatever other processes commit meanwhile."""
+        if self._db.in_transaction:
+            yield
+            return
         self._db.execute("BEGIN")
         try:
             yield
         finally:
             self._db.execute("ROLLBACK")
+
+    @contextmanager
+    def keeping_traces(self) -> Iterator[None]:
+        """No file in ``traces/`` is removed meanwhile, also not one that no run names yet.
+
+        Raises:
+            StoreError: the store cannot be written to.
+        """
+        self._must_be_writable("nothing was written")
+        with self._guard("nothing was written"), self._traces_kept(fcntl.LOCK_SH):
+            yield
 
     @contextmanager
     def _traces_kept(self, kind: int) -> Iterator[None]:

@@ -37,6 +37,10 @@ _SECOND = (
     "ALTER TABLE runs ADD COLUMN revision INTEGER NOT NULL DEFAULT 0",
     # SHA-256 of the samples; NULL for traces of an earlier lab.
     "ALTER TABLE runs ADD COLUMN trace_digest TEXT",
+    # When the run was saved, by the clock of the host that measured it: a clock that goes backwards is noticed. 0 for
+    # runs of an earlier lab, and for those of other hosts.
+    "ALTER TABLE runs ADD COLUMN saved_ns INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX runs_by_save ON runs (saved_ns)",
     "CREATE INDEX records_by_metric ON records (metric, unit)",
     "CREATE INDEX outbox_by_run ON outbox (run_id)",
 )
