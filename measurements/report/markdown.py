@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from measurements.record import Record, Run
-from measurements.regression import SeriesKey
 from measurements.report.night import WORDS, NightCell, NightSummary
+from measurements.report.trend_chart import change_row
 from measurements.report.trends import Found, Trends
 from measurements.report.units import NO_FIGURE, quantity
 from measurements.report.view import find_record, main_region, workload_name
@@ -60,24 +60,13 @@ def text(value: str) -> str:
 def _changes(heading: str, found: Sequence[Found]) -> list[str]:
     if not found:
         return []
-    rows = [
-        (
-            _series(one.history.key),
-            quantity(one.change.before, one.history.key.unit, one.history.key.metric),
-            quantity(one.change.after, one.history.key.unit, one.history.key.metric),
-            percent(one.change.relative),
-            _commits(one),
-        )
-        for one in found[:_ROWS_OF_CHANGES]
-    ]
+    rows = []
+    for one in found[:_ROWS_OF_CHANGES]:
+        row = change_row(one)
+        rows.append((text(row.name), text(row.before), text(row.after), row.relative, _commits(one)))
     left_out = len(found) - len(rows)
     more = [f"… and {left_out} more, see the report.", ""] if left_out else []
     return [f"### {heading}", "", *_table(("Figure", "Before", "After", "Change", "Since"), rows), *more]
-
-
-def _series(key: SeriesKey) -> str:
-    variant = f" ({key.variant})" if key.variant else ""
-    return f"{text(key.device)} · {text(key.workload + variant)} · {text(key.region)} {text(key.metric)}"
 
 
 def _commits(found: Found) -> str:
@@ -85,15 +74,6 @@ def _commits(found: Found) -> str:
     if not bad:
         return "commit not known"
     return f"`{_code(bad[:12])}`" + (f" (good: `{_code(good[:12])}`)" if good else "")
-
-
-def percent(relative: float) -> str:
-    """A relative change, signed: ``+3.2 %``."""
-    if not math.isfinite(relative):
-        return "from zero"
-    digits = 2 if abs(relative) < 0.1 else 1
-    shown = f"{100.0 * relative:+.{digits}f}"
-    return (f"{100.0 * relative:+.1e}" if float(shown) == 0.0 and relative else shown).replace("-", "−") + "\u00a0%"
 
 
 def _troubles(heading: str, cells: Sequence[NightCell]) -> list[str]:

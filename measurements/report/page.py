@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from lab.errors import StoreError
 from measurements.record import Run, Trace
+from measurements.report.matrix import matrix_view
 from measurements.report.night import NightSummary
+from measurements.report.pareto import pareto_views
+from measurements.report.trend_chart import trend_view
 from measurements.report.trends import Trends
 from measurements.report.view import MODEL_COLUMNS, page_view
 
@@ -44,8 +50,19 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    known = trends or Trends()
+    script = (_TEMPLATES / "report.js").read_text("utf-8")
     return environment.get_template("report.html.j2").render(
-        page=page_view(runs, traces, title, notes, trends, night), model_columns=tuple(MODEL_COLUMNS)
+        page=page_view(runs, traces, title, notes, night),
+        model_columns=tuple(MODEL_COLUMNS),
+        night=night,
+        headline=night.headline(known.regressions) if night is not None else "",
+        trends=trend_view(known),
+        matrix=matrix_view(runs, night, known),
+        fronts=pareto_views(runs),
+        script=Markup(script),
+        # Only this very script may run: the policy names its digest (W3C, Content Security Policy Level 3).
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 

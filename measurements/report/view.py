@@ -21,15 +21,18 @@ from measurements.report.charts import (
     stacked,
 )
 from measurements.report.night import NightSummary
-from measurements.report.trends import Trends
 from measurements.report.units import NO_FIGURE, exact, is_count, quantity, scale_for, short
+from measurements.report.zoom import Zoom, zoom
 
 LAYER_PREFIX = "layer/"
 """Regions of single layers start with this."""
 
 _STATUS_WORDS = {"passed": "✓ passed", "failed": "✗ failed", "error": "⚠ error", "incomplete": "… incomplete"}
+_NIGHT_STATUS = {0: "passed", 1: "failed", 3: "error", 4: "incomplete"}
+_NIGHT_WORDS = {0: "✓ passed", 1: "✗ failed", 3: "⚠ the bench failed", 4: "… out of time"}
 _RAW_SHOWN = 64
 _BUCKETS_OF_PAGE, _BUCKETS_LEAST, _BUCKETS_MOST = 12_000, 150, 600
+_ZOOM_OF_PAGE, _ZOOM_LEAST, _ZOOM_MOST = 160_000, 1_000, 16_000
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ class RunView:
     ram: tuple[Part, ...]
     ram_total: str
     power: PowerChart | None
+    zoom: Zoom | None
     distributions: tuple[Distribution, ...]
     facts: tuple[tuple[str, str], ...]
     missing: tuple[str, ...]
@@ -218,13 +222,16 @@ def page_view(
     traces: Mapping[str, Trace],
     title: str,
     notes: Sequence[str],
-    trends: Trends | None = None,
     night: NightSummary | None = None,
 ) -> Page:
-    """Arrange ``runs``, their ``traces`` (by run id), their history and the night they belong to for the page."""
-    buckets = max(_BUCKETS_LEAST, min(_BUCKETS_MOST, _BUCKETS_OF_PAGE // max(1, len(traces))))
+    """Arrange ``runs``, their ``traces`` (by run id) and the night they belong to for the page."""
+    share = max(1, len(traces))
+    buckets = max(_BUCKETS_LEAST, min(_BUCKETS_MOST, _BUCKETS_OF_PAGE // share))
+    fine = max(_ZOOM_LEAST, min(_ZOOM_MOST, _ZOOM_OF_PAGE // share))
     few = len(runs) <= 4
-    views = tuple(_run_view(run, index, traces.get(run.run_id), buckets, few) for index, run in enumerate(runs, 1))
+    views = tuple(
+        _run_view(run, index, traces.get(run.run_id), (buckets, fine), few) for index, run in enumerate(runs, 1)
+    )
     worst = next((s for s in ("error", "failed", "incomplete") if any(run.status == s for run in runs)), "passed")
     return Page(
         title=title,
@@ -232,8 +239,8 @@ def page_view(
         lab=_joined(run.provenance.lab_version for run in runs),
         commit=_joined(_commit(run.provenance) for run in runs),
         counts=_counts(runs),
-        status=worst if runs else "incomplete",
-        status_word=_overall(runs),
+        status=_NIGHT_STATUS[night.status] if night is not None else worst if runs else "incomplete",
+        status_word=_overall(runs) if night is None else _NIGHT_WORDS[night.status],
         troubles=tuple(
             Trouble(view.anchor, view.title, view.status_word, view.error.partition("\n")[0])
             for view in views
@@ -265,6 +272,18 @@ def badges(run: Run) -> tuple[Badge, ...]:
     if modelled:
         found.append(Badge("modelled", "modelled energy", provenance.energy_model or "Energy comes from a model."))
     return tuple(found)
+
+
+def anchor_of(number: int) -> str:
+    """Id of the section of the run that is shown at this place, from 1."""
+    return f"run-{number}"
+
+
+def clock_group(run: Run) -> str:
+    """Title of the runs whose figures this run's may be compared with: the same kind of clock."""
+    if run.provenance.clock == "virtual":
+        return "Emulated, virtual time"
+    return "Emulated, host time" if run.provenance.emulator else "Hardware"
 
 
 def main_region(run: Run) -> str:
@@ -314,8 +333,8 @@ def layer_table(layers: Sequence[Layer]) -> LayerTable | None:
     return LayerTable(rows, basis, has_counts, summary + ".")
 
 
-def _run_view(run: Run, number: int, trace: Trace | None, buckets: int, few: bool) -> RunView:
-    anchor = f"run-{number}"
+def _run_view(run: Run, number: int, trace: Trace | None, buckets: tuple[int, int], few: bool) -> RunView:
+    anchor = anchor_of(number)
     plain = [record for record in run.records if not record.region.startswith(LAYER_PREFIX)]
     layered = [record for record in run.records if record.region.startswith(LAYER_PREFIX)]
     total = find_record(run, "peak_ram")
@@ -323,7 +342,7 @@ def _run_view(run: Run, number: int, trace: Trace | None, buckets: int, few: boo
         total.median if total else None,
         [(r.metric.partition(".")[2].replace("_", " "), r.median) for r in run.records if _is_part(r)],
     )
-    chart = power_chart(trace, _region_names(run), buckets) if trace is not None else None
+    chart = power_chart(trace, _region_names(run), buckets[0]) if trace is not None else None
     layers = layer_table(run.detail.layers)
     arena = memory_map(run.detail)
     timed = _timed_records(run)
@@ -346,6 +365,7 @@ def _run_view(run: Run, number: int, trace: Trace | None, buckets: int, few: boo
         ram=ram,
         ram_total=quantity(total.median, "bytes") if total else "",
         power=chart,
+        zoom=zoom(trace, _region_names(run), buckets[1]) if trace is not None else None,
         distributions=tuple(distribution(record) for record in timed),
         facts=_facts(run),
         missing=_missing(run, trace, chart, layers, arena, bool(timed)),
@@ -376,22 +396,9 @@ def _missing(
 
 
 def _groups(runs: Sequence[Run]) -> tuple[SummaryGroup, ...]:
-    kinds = (
-        ("Emulated, virtual time", [run for run in _numbered(runs) if run[1].provenance.clock == "virtual"]),
-        (
-            "Emulated, host time",
-            [run for run in _numbered(runs) if run[1].provenance.clock != "virtual" and run[1].provenance.emulator],
-        ),
-        (
-            "Hardware",
-            [run for run in _numbered(runs) if run[1].provenance.clock != "virtual" and not run[1].provenance.emulator],
-        ),
-    )
+    titles = ("Emulated, virtual time", "Emulated, host time", "Hardware")
+    kinds = [(title, [one for one in enumerate(runs, 1) if clock_group(one[1]) == title]) for title in titles]
     return tuple(SummaryGroup(title, _summary_rows(members)) for title, members in kinds if members)
-
-
-def _numbered(runs: Sequence[Run]) -> list[tuple[int, Run]]:
-    return list(enumerate(runs, 1))
 
 
 def _summary_rows(members: Sequence[tuple[int, Run]]) -> tuple[SummaryRow, ...]:
@@ -402,7 +409,7 @@ def _summary_rows(members: Sequence[tuple[int, Run]]) -> tuple[SummaryRow, ...]:
         cycles = find_record(run, "cycles", region) or find_record(run, "instructions", region)
         rows.append(
             SummaryRow(
-                anchor=f"run-{number}",
+                anchor=anchor_of(number),
                 device=run.provenance.device,
                 workload=workload_name(run.provenance),
                 status=run.status,
