@@ -12,8 +12,9 @@ import click
 
 from lab.bench import Bench
 from lab.commands.baseline import baseline
+from lab.commands.bisect import bisect
 from lab.commands.nightly import nightly, quarantine
-from lab.commands.store import store
+from lab.commands.store import store as store_commands
 from lab.errors import LabError
 from lab.inventory import Device
 from lab.mlperf.command import mlperf
@@ -177,7 +178,8 @@ def console(config: Path, device: str, workload: str, seconds: float | None) -> 
 
 main.add_command(mlperf)
 main.add_command(baseline)
-main.add_command(store)
+main.add_command(bisect)
+main.add_command(store_commands)
 main.add_command(nightly)
 main.add_command(quarantine)
 
