@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.nights import HARDWARE, PROVENANCE, counted, night, noisy, save
+from helpers.night_runs import HARDWARE, PROVENANCE, counted, night, noisy, save
 from hypothesis import given
 from hypothesis import strategies as st
 
