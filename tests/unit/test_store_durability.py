@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import resource
 import shutil
@@ -22,7 +23,7 @@ from measurements.record import Provenance, Run, Trace
 from measurements.statistics import make_record
 from measurements.store import Store
 
-KILLS = 10
+KILLS = int(os.environ.get("STORE_KILLS", "10"))  # more by hand: STORE_KILLS=200 STORE_SEED=$RANDOM
 MOUNT_OPTIONS = "size=2m"
 
 
@@ -32,7 +33,7 @@ def make_run(run_id: str, repeats: int = 20) -> Run:
         energy_model="", workload="kws", variant="", parameters={}, seed=0, dataset="", dataset_digest="",
         artifact_digest="", build_id="", toolchain="", flags="", git_commit="c", git_dirty=False, lab_version="0",
     )  # fmt: skip
-    started_ns = int(run_id.rsplit("-", 1)[1])
+    started_ns = int(run_id.removeprefix("run-").replace("-", ""))
     values = np.random.default_rng(started_ns).random(repeats)
     record = make_record("inference", "latency", "s", "hardware", values.tolist())
     return Run(run_id, "s", started_ns, "passed", provenance, (record,))
@@ -54,7 +55,7 @@ def save_until_killed(folder: Path, generation: int, acknowledge: Connection) ->
     with Store(folder) as store:
         number = 0
         while True:
-            run_id = f"run-{generation:02}-{number:06}"
+            run_id = f"run-{generation:04}-{number:06}"
             store.save(simple_run(run_id), make_trace(500, seed=number))
             acknowledge.send(run_id)
             number += 1
@@ -81,7 +82,7 @@ def kill_one(folder: Path, generation: int, rng: random.Random) -> list[str]:
 
 
 def test_every_acknowledged_run_survives_kill_9_exactly_once(tmp_path: Path) -> None:
-    rng = random.Random(2026)
+    rng = random.Random(int(os.environ.get("STORE_SEED", "2026")))
     acknowledged: list[str] = []
     for generation in range(KILLS):
         acknowledged += kill_one(tmp_path, generation, rng)

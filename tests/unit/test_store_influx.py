@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import builtins
 import gzip
+import math
 import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +22,7 @@ from measurements.record import Provenance, Run
 from measurements.statistics import make_record
 from measurements.store import Store
 from measurements.store.influx import InfluxConfig, flush
+from measurements.store.lines import run_lines
 
 TOKEN = "very-s3cret-token"
 
@@ -98,13 +101,21 @@ def config(url: str) -> InfluxConfig:
 def test_what_is_sent(store: Store) -> None:
     with stub() as server:
         assert flush(store, config(server.url)).sent == 3
+    server.bodies.sort(key=gzip.decompress)
     assert server.paths == ["/api/v2/write?org=bench&bucket=lab&precision=ns"] * 3
     assert {headers["Authorization"] for headers in server.headers} == {f"Token {TOKEN}"}
     assert {headers["Content-Encoding"] for headers in server.headers} == {"gzip"}
     assert gzip.decompress(server.bodies[1]).decode() == (
-        "latency,board=host,device=mcu-0,region=inference,source=hardware,workload=kws n=1.0,median=1.5,ci_low=1.5,"
+        "latency,board=host,device=mcu-0,region=inference,source=hardware,variant=-,workload=kws n=1.0,median=1.5,ci_low=1.5,"
         'ci_high=1.5,p95=1.5,p99=1.5,first=1.5,lost_fraction=0.0,run="run-1",commit="c",unit="s" 1001'
     )
+
+
+def test_numbers_that_are_not_finite_are_left_out(store: Store) -> None:
+    (run,) = store.runs(limit=1)
+    odd = replace(run.records[0], median=math.nan, p95=math.inf)
+    (line,) = run_lines(replace(run, records=(odd,)))
+    assert " n=1.0,ci_low=2.5,ci_high=2.5,p99=2.5,first=2.5,lost_fraction=0.0,run=" in line
 
 
 def test_blocks_are_the_same_bytes_whenever_they_are_made(tmp_path: Path, store: Store) -> None:
@@ -125,17 +136,17 @@ def test_a_refusal_sets_aside_and_goes_on(store: Store, status: int) -> None:
 
 @pytest.mark.parametrize("status", [200, 202, 301, 302, 307, 401, 403, 404, 408, 409, 429, 500, 502, 503, 504])
 def test_any_other_answer_keeps_everything_and_stops(store: Store, status: int) -> None:
-    headers = {"Retry-After": "1", "Location": "/elsewhere"}
-    with stub((status, b"some words"), headers=headers) as server:
+    with stub((status, b"some words"), headers={"Location": "/elsewhere"}) as server:
         result = flush(store, config(server.url))
         assert (result.sent, result.set_aside, result.kept) == (0, 0, 3)
         assert f"answered {status}" in result.problem
         assert len(server.bodies) == 1, "it was tried again, or a redirect was followed"
+        assert server.bodies[0] == store.pending()[0].lines
         assert flush(store, config(server.url)).sent == 3
 
 
 def test_a_failure_in_the_middle_keeps_the_rest(store: Store) -> None:
-    with stub((204, b""), (503, b"busy")) as server:
+    with stub((204, b""), (503, b"busy"), (503, b"busy")) as server:
         result = flush(store, config(server.url))
     assert (result.sent, result.kept) == (1, 2)
     assert [block.run_id for block in store.pending()] == ["run-1", "run-2"]
