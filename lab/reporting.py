@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lab import progress
 
 if TYPE_CHECKING:
     from measurements.report.night import NightSummary
     from measurements.report.trends import Trends
+
+TextKind = Literal["markdown", "junit", "csv", "latex"]
 
 
 def new_session_id() -> str:
@@ -19,13 +21,14 @@ def new_session_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(seconds))}-{nanoseconds // 1000:06d}"
 
 
-def report_session(store_path: Path, session_id: str, reports: Path) -> Path | None:
+def report_session(store_path: Path, session_id: str, reports: Path, nights: int = 0) -> Path | None:
     """Write the report of a session.
 
     Args:
         store_path: folder of the local store.
         session_id: which session.
         reports: folder that reports go to; ``latest`` in it leads to this one afterwards.
+        nights: also compare with so many sessions before it; reading them takes its time.
 
     Returns:
         The report, or None where the session measured nothing.
@@ -42,9 +45,45 @@ def report_session(store_path: Path, session_id: str, reports: Path) -> Path | N
             return None
         with progress.step(f"report of {len(runs)} runs", quiet_below_s=2.0):
             traces = {run.run_id: trace for run in runs if (trace := store.trace(run.run_id)) is not None}
-            page = write_report(runs, traces, reports / session_id)
+            history = trends(store_path, session_id, nights) if nights else None
+            page = write_report(runs, traces, reports / session_id, trends=history)
             publish(page, reports)
     return page
+
+
+def session_text(store_path: Path, session_id: str, kind: TextKind, nights: int) -> str | None:
+    """A session as text for a pull request, a CI system, a spreadsheet or a paper.
+
+    Args:
+        store_path: folder of the local store.
+        session_id: which session.
+        kind: which of them.
+        nights: Markdown also tells what changed against so many sessions before it.
+
+    Returns:
+        The text, or None where the session measured nothing.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    from measurements.report.junit import render_junit
+    from measurements.report.markdown import render_markdown
+    from measurements.report.tables import render_csv, render_latex
+    from measurements.store import Store
+
+    with Store(store_path) as store:
+        runs = store.runs(session_id)
+    if not runs:
+        return None
+    match kind:
+        case "markdown":
+            return render_markdown(runs, trends=trends(store_path, session_id, nights))
+        case "junit":
+            return render_junit(runs)
+        case "csv":
+            return render_csv(runs)
+        case "latex":
+            return render_latex(runs)
 
 
 def trends(store_path: Path, session_id: str, nights: int) -> Trends:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from measurements.record import Record, Run
@@ -11,6 +12,8 @@ from measurements.report.trend_chart import change_row
 from measurements.report.trends import Found, Trends
 from measurements.report.units import NO_FIGURE, quantity
 from measurements.report.view import find_record, main_region, workload_name
+
+_BREAKS = re.compile("[ \t\n\x0b\x0c\r\x1c-\x1e\x85\u2028\u2029]+")
 
 LONGEST = 60_000
 """GitHub takes comments of up to 65,536 characters; what is longer is cut between rows, and says so."""
@@ -51,7 +54,8 @@ def render_markdown(
 
 def text(value: str) -> str:
     """Plain text for Markdown: on one line, nothing of it read as markup, nobody mentioned."""
-    one_line = " ".join(value.split())
+    # Only what breaks lines: the narrow spaces inside of numbers stay.
+    one_line = _BREAKS.sub(" ", value).strip()
     escaped = "".join(f"\\{char}" if char in "\\`*_{}[]<>#|~" else char for char in one_line)
     # A mention is an @ before a word; a zero-width joiner keeps people from being called by an error text.
     return escaped.replace("@", "@\u2060")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from measurements.record import Buffer, Layer, Provenance, Record, Run, RunDetail, Trace
+from measurements.record import Buffer, Layer, Provenance, Run, RunDetail, Trace
 from measurements.statistics import make_record
 from measurements.store import Store
 
