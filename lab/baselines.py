@@ -27,8 +27,15 @@ class Judged:
     @property
     def name(self) -> str:
         """``m4f: spoken-digits``, with the variant where there is one."""
-        provenance = self.run.provenance
-        return f"{provenance.device}: {provenance.workload}{f' ({provenance.variant})' if provenance.variant else ''}"
+        return _name(self.run)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What :func:`accept_session` did: the files that changed, and the runs left out because they failed."""
+
+    changed: tuple[Path, ...]
+    left_out: tuple[str, ...]
 
 
 def judge(folder: Path, runs: Iterable[Run]) -> list[Judged]:
@@ -44,8 +51,8 @@ def judge(folder: Path, runs: Iterable[Run]) -> list[Judged]:
     ]
 
 
-def accept_session(folder: Path, store: Store, session: str, *, failed: bool) -> list[Path]:
-    """Write the figures of a session as baselines; returns the files that changed.
+def accept_session(folder: Path, store: Store, session: str, *, failed: bool) -> Accepted:
+    """Write the figures of a session as baselines.
 
     Args:
         folder: where baselines are.
@@ -73,7 +80,8 @@ def accept_session(folder: Path, store: Store, session: str, *, failed: bool) ->
     changed = [path for path, baseline in accepted.items() if read_baseline(path) != baseline]
     for path in changed:
         write_baseline(path, accepted[path])
-    return changed
+    left_out = dict.fromkeys(_name(run) for run in runs if run.status == "failed" and not failed)
+    return Accepted(tuple(changed), tuple(left_out))
 
 
 def table(rows: Sequence[Row]) -> list[str]:
@@ -106,6 +114,11 @@ def remarks(judged: Sequence[Judged]) -> Iterator[str]:
             yield f"{one.name}: no baseline for {_names(new)}; `lab baseline accept` accepts them"
         if gone:
             yield f"{one.name}: not measured any more: {_names(gone)}"
+
+
+def _name(run: Run) -> str:
+    provenance = run.provenance
+    return f"{provenance.device}: {provenance.workload}{f' ({provenance.variant})' if provenance.variant else ''}"
 
 
 def _count(rows: Sequence[Row], what: str) -> str:

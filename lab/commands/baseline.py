@@ -28,10 +28,12 @@ def accept(session: str | None, failed: bool, folder: Path | None) -> None:
     from measurements.store import Store
 
     with Store(store_dir()) as store:
-        changed = accept_session(folder or baselines_dir(), store, session or _latest(store_dir()), failed=failed)
-    for path in changed:
+        done = accept_session(folder or baselines_dir(), store, session or _latest(store_dir()), failed=failed)
+    for path in done.changed:
         click.echo(f"accepted: {path}")
-    click.echo(f"{len(changed)} files changed" if changed else "nothing changed")
+    for name in done.left_out:
+        click.echo(f"left out, for it failed: {name} (--failed accepts it)")
+    click.echo(f"{len(done.changed)} files changed" if done.changed else "nothing changed")
 
 
 @baseline.command()
