@@ -48,12 +48,16 @@ def is_later(mine: StoredRun, theirs: StoredRun) -> bool:
         return False
     if _origin(mine.run) != _origin(theirs.run):
         raise _conflict(mine, "provenance")
-    # Labs before schema version 2 did not count amendments: there the one with more records is the later one.
-    order = [(stored.revision, len(stored.run.records)) for stored in (mine, theirs)]
+    order = [_age(stored) for stored in (mine, theirs)]
     earlier, later = (mine.run, theirs.run) if order[0] < order[1] else (theirs.run, mine.run)
     if order[0] == order[1] or not extends(later, earlier):
         raise _conflict(mine, "records or status")
     return later is theirs.run
+
+
+def _age(stored: StoredRun) -> tuple[int, int]:
+    """Labs before schema version 2 did not count amendments: there the copy with more records is the later one."""
+    return stored.revision, len(stored.run.records) if stored.revision == 0 else 0
 
 
 def _origin(run: Run) -> tuple[object, ...]:

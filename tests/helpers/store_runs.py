@@ -15,12 +15,12 @@ START_NS = 1_700_000_000_000_000_000
 EARLIER = Path(__file__).parents[1] / "data" / "store"
 
 
-def provenance(device: str = "mcu-0", workload: str = "kws", variant: str = "int8", commit: str = "c0ffee") -> Provenance:
+def provenance(device: str = "mcu-0", workload: str = "kws") -> Provenance:
     return Provenance(
         device=device, board="mps2-an386", clock="virtual", clock_hz=25e6, emulator="qemu", meter="",
-        meter_uncertainty=0, energy_model="", workload=workload, variant=variant, parameters={"width": "1"}, seed=0,
+        meter_uncertainty=0, energy_model="", workload=workload, variant="int8", parameters={"width": "1"}, seed=0,
         dataset="", dataset_digest="", artifact_digest="", build_id="", toolchain="gcc 12.2", flags="-O2",
-        git_commit=commit, git_dirty=False, lab_version="0",
+        git_commit="c0ffee", git_dirty=False, lab_version="0",
     )  # fmt: skip
 
 

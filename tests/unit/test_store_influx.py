@@ -106,8 +106,8 @@ def test_what_is_sent(store: Store) -> None:
     assert {headers["Authorization"] for headers in server.headers} == {f"Token {TOKEN}"}
     assert {headers["Content-Encoding"] for headers in server.headers} == {"gzip"}
     assert gzip.decompress(server.bodies[1]).decode() == (
-        "latency,board=host,device=mcu-0,region=inference,source=hardware,variant=-,workload=kws n=1.0,median=1.5,ci_low=1.5,"
-        'ci_high=1.5,p95=1.5,p99=1.5,first=1.5,lost_fraction=0.0,run="run-1",commit="c",unit="s" 1001'
+        "latency,board=host,device=mcu-0,region=inference,source=hardware,variant=-,workload=kws n=1.0,median=1.5,"
+        'ci_low=1.5,ci_high=1.5,p95=1.5,p99=1.5,first=1.5,lost_fraction=0.0,run="run-1",commit="c",unit="s" 1001'
     )
 
 

@@ -253,7 +253,8 @@ def test_a_file_that_is_no_database_is_named_with_the_way_out(tmp_path: Path) ->
 def test_damage_inside_the_database_is_found_and_traces_stay_readable(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         for number in range(40):
-            store.save(make_run(f"run-{number:02}", started_ns=START_NS + number), make_trace(10) if number == 0 else None)
+            run = make_run(f"run-{number:02}", started_ns=START_NS + number)
+            store.save(run, make_trace(10) if number == 0 else None)
     database = tmp_path / "lab.sqlite"
     content = bytearray(database.read_bytes())
     pages = len(content) // 4096
@@ -308,7 +309,8 @@ def test_a_run_with_fields_of_a_newer_lab_says_so(tmp_path: Path) -> None:
 def _save_many(path: Path, worker: int, count: int) -> None:
     with Store(path) as store:
         for number in range(count):
-            run = make_run(f"run-{worker}-{number:03}", session=f"s{worker}", started_ns=START_NS + 100 * worker + number)
+            start_ns = START_NS + 100 * worker + number
+            run = make_run(f"run-{worker}-{number:03}", session=f"s{worker}", started_ns=start_ns)
             store.save(run, make_trace(20, seed=worker))
 
 

@@ -73,7 +73,7 @@ def test_an_earlier_store_that_may_only_be_read_is_left_as_it_is(tmp_path: Path,
     with Store(folder, read_only=True) as store:
         assert [run.run_id for run in store.runs()] == ["run-1", "run-2", "run-3"]
         assert store.verify().problems == ()
-        with pytest.raises(StoreError, match="run run-mcu-0-0001 was not saved: .*opened for reading only"):
+        with pytest.raises(StoreError, match=r"run run-mcu-0-0001 was not saved: .*opened for reading only"):
             store.save(make_run(1))
         copy = store._opened.copy
         assert copy is not None
