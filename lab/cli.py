@@ -13,6 +13,7 @@ import click
 from lab.bench import Bench
 from lab.commands.baseline import baseline
 from lab.commands.bisect import bisect
+from lab.commands.compare import compare
 from lab.commands.nightly import nightly, quarantine
 from lab.commands.store import store as store_commands
 from lab.errors import LabError
@@ -196,6 +197,7 @@ def console(config: Path, device: str, workload: str, seconds: float | None) -> 
 main.add_command(mlperf)
 main.add_command(baseline)
 main.add_command(bisect)
+main.add_command(compare)
 main.add_command(store_commands)
 main.add_command(nightly)
 main.add_command(quarantine)
