@@ -59,7 +59,7 @@ def export(store: Store, folder: Path, format: Format, selection: Selection, *, 
         if path.exists():
             raise ConfigError(f"{path}: is there already; nothing was overwritten", hint="export to a new folder")
     frames = {"runs": runs_table(store, selection), "records": table(store, selection, {})}
-    named = [name for name in frames["runs"]["trace"] if name]
+    named = frames["runs"]["trace"].dropna().tolist()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, path in paths.items():

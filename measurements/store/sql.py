@@ -74,7 +74,7 @@ def sql(store_path: Path | str, query: str) -> pd.DataFrame:
 def _register(database: duckdb.DuckDBPyConnection, path: Path) -> None:
     with Store(path) as store:
         runs, records = runs_table(store, EVERYTHING), table(store, EVERYTHING, {})
-        files = [str(store.trace_path(name)) for name in runs["trace"] if name]
+        files = [str(store.trace_path(name)) for name in runs["trace"].dropna()]
     for name, frame in (("runs", runs), ("records", records)):
         if "parameters" in frame:
             frame["parameters"] = [json.dumps(value) for value in frame["parameters"]]
