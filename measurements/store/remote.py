@@ -158,7 +158,8 @@ def _query(client: InfluxDBClient, config: InfluxConfig, text: str) -> list[Seri
         )  # fmt: skip
         status, body = int(response.status), bytes(response.data)
     except ApiException as error:
-        raise _failed(config, f"answered {error.status}: {error.body or error.reason}") from error
+        words = error.body if isinstance(error.body, bytes) else str(error.reason).encode()
+        raise _failed(config, f"answered {error.status}: {words.decode(errors='replace')}") from error
     except HTTPError as error:
         raise _failed(config, f"cannot be reached: {error}") from error
     if status != _OK:
