@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def run_of(made: Made, night: int) -> Run:
         make_record("run", "flash", "bytes", "emulated" if emulated else "hardware", [float(2 * made.ram_bytes)]),
     )
     return Run(
-        run_id=f"{session(night)}-{made.device}-{made.workload}",
+        run_id=re.sub("[^A-Za-z0-9.-]", "_", f"{session(night)}-{made.device}-{made.workload}"),
         session_id=session(night),
         started_ns=START_NS + night * DAY_NS + sum(map(ord, made.device + made.workload)),
         status="passed",
