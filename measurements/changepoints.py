@@ -28,7 +28,7 @@ NEW_LEVEL_NIGHTS = 3  # fewer may be outliers
 
 # Share of series without a change in which one is reported, for one look at all their nights. Tuned with
 # benchmarks/regression.py so that the claims of docs/regression.md hold for each kind of noise.
-FALSE_ALARM_RATE = 0.013
+FALSE_ALARM_RATE = 0.012
 
 _WINDOW = 5  # of the running median: the third night of a new level is its middle value, no single outlier ever is
 _OUTLIER_SIGMAS = 5.0

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from lab.nightly.config import Notify, Plan
     from lab.nightly.finish import Ending
 
-WRONG_USAGE, BENCH_FAILED = 2, 3
+BENCH_FAILED = 3
+
+
+class _WrongUsage(click.ClickException):
+    exit_code = 2
+
+
+class _BenchFailed(click.ClickException):
+    exit_code = BENCH_FAILED
 
 
 @click.command()
@@ -42,10 +50,7 @@ def nightly(bench: Path, file: Path, fresh: bool, listing: bool) -> None:
             return
         status = _run(plan, fresh=fresh)
     except (ConfigError, InfrastructureError) as error:
-        # Status 1 would say that the product failed.
-        stopped = click.ClickException(str(error))
-        stopped.exit_code = WRONG_USAGE if isinstance(error, ConfigError) else BENCH_FAILED
-        raise stopped from error
+        raise (_WrongUsage if isinstance(error, ConfigError) else _BenchFailed)(str(error)) from error
     sys.exit(status)
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lab.errors import StoreError, WorkloadError
 from measurements import load
+from measurements.changepoints import FALSE_ALARM_RATE
 from measurements.record import Layer, Run, RunDetail
 from measurements.regression import (
     History,
@@ -112,7 +113,7 @@ def test_a_noisy_step_is_found_with_its_commits(tmp_path: Path) -> None:
     assert not found.exact
     assert (change.first_bad_commit, change.last_good_commit, change.kind) == ("c20", "c19", "regression")
     assert change.relative == pytest.approx(0.05, abs=0.01)
-    assert 0 < change.p_value <= 0.013
+    assert 0 < change.p_value <= FALSE_ALARM_RATE
     assert detect(found, minimum_effect=0.2) == ()
 
 
