@@ -191,7 +191,7 @@ def test_no_store_and_the_store_itself_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "lab.sqlite").exists()
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     shares=st.lists(st.sets(st.integers(0, 9)), min_size=3, max_size=3),
     later=st.sets(st.integers(0, 9)),
