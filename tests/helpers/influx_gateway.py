@@ -2,9 +2,9 @@
 
 influxdb-client writes to ``/api/v2/write``, which InfluxDB has from 1.8 on; Debian ships 1.6.7, which has only
 ``/write``. :class:`Gateway` maps the one to the other (bucket to database and retention policy, ``Token user:password``
-to basic authentication), passes InfluxQL queries on, and passes the server's answer through, status and words. :class:`InfluxServer` runs the real
-``influxd`` on ports from the kernel in a folder of its own; it dies with the process that started it, however that
-ends.
+to basic authentication), passes InfluxQL queries on, and passes the server's answer through, status and words.
+:class:`InfluxServer` runs the real ``influxd`` on ports from the kernel in a folder of its own; it dies with the
+process that started it, however that ends.
 """
 
 from __future__ import annotations
