@@ -34,7 +34,7 @@ _WINDOW = 5  # of the running median: the third night of a new level is its midd
 _OUTLIER_SIGMAS = 5.0
 _TEST_CLIP_SIGMAS = 3.5
 _PLACE_CLIP_SIGMAS = 2.5
-_RECENT_NIGHTS = 4
+_RECENT_NIGHTS = 3
 _OLD_PENALTY = 1.2  # in units of t
 _HOPELESS_SCORE = 1.5
 _FIRST_PERMUTATIONS, _MORE_PERMUTATIONS = 199, 800
@@ -113,7 +113,8 @@ def _best_split(
     places = _places(nights, values.size)
     if kept.size < MINIMUM_NIGHTS or not places.size:
         return None
-    recent = segment.last & (values.size - nights[places] <= _RECENT_NIGHTS)
+    begins = nights[places - 1] + 1
+    recent = segment.last & (values.size - begins <= _RECENT_NIGHTS)
     penalty = np.where(recent, 0.0, _OLD_PENALTY)
     scores = _t_statistics(kept, places) - penalty
     best = int(np.argmax(scores))
@@ -123,13 +124,16 @@ def _best_split(
         return None
     if not recent[best]:
         best = int(np.argmax(_t_statistics(_despiked(kept), places)))
-    return int(nights[places[best]]), p_value
+    return int(begins[best]), p_value
 
 
 def _places(nights: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
-    """Places in ``nights`` (those not set aside, of ``count``) where a new level of three nights can begin."""
+    """Places in ``nights`` (those not set aside, of ``count``) where a new level of three nights can begin.
+
+    A level begins on the night after the last one of the level before, even if that night was set aside.
+    """
     inner = np.arange(2, nights.size - 1)
-    begins = nights[inner]
+    begins = nights[inner - 1] + 1
     return inner[(begins >= NEW_LEVEL_NIGHTS) & (count - begins >= NEW_LEVEL_NIGHTS)]
 
 

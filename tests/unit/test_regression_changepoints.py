@@ -57,17 +57,23 @@ def share(noise: Noise, step: float, nights: int) -> float:
 # ---- the figures of issue 7 ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NOISES)
-def test_steps_of_five_percent_are_found_within_three_nights(name: str) -> None:
-    assert share(NOISES[name], 0.05, NIGHTS) >= 0.98
-    # The strict reading: reported as soon as the new level has lasted three nights.
-    assert share(NOISES[name], 0.05, STEP + 3) >= (0.97 if name == "lognormal" else 0.98)
+def shares(step: float, nights: int, *names: str) -> list[float]:
+    return [share(NOISES[name], step, nights) for name in names or NOISES]
 
 
-@pytest.mark.parametrize("name", ["normal", "lognormal", "outliers"])
-def test_steps_of_two_percent_are_mostly_found_within_three_nights(name: str) -> None:
-    assert share(NOISES[name], 0.02, NIGHTS) >= 0.60
-    assert share(NOISES[name], 0.02, STEP + 3) >= 0.60
+# Each share is of 200 series and has a standard error of its own: one percent at 2 and 98 %, three at 60 %.
+@pytest.mark.parametrize("nights", [STEP + 3, NIGHTS], ids=["three nights in", "looking back"])
+def test_steps_of_five_percent_are_found_within_three_nights(nights: int) -> None:
+    found = shares(0.05, nights)
+    assert np.mean(found) >= 0.98
+    assert min(found) >= 0.97
+
+
+@pytest.mark.parametrize("nights", [STEP + 3, NIGHTS], ids=["three nights in", "looking back"])
+def test_steps_of_two_percent_are_mostly_found_within_three_nights(nights: int) -> None:
+    found = shares(0.02, nights, "normal", "lognormal", "outliers")
+    assert np.mean(found) >= 0.60
+    assert min(found) >= 0.55
 
 
 def test_two_percent_in_noise_of_two_modes_is_found_in_half_of_the_series() -> None:
@@ -75,10 +81,11 @@ def test_two_percent_in_noise_of_two_modes_is_found_in_half_of_the_series() -> N
     assert share(bimodal, 0.02, NIGHTS) >= 0.5
 
 
-@pytest.mark.parametrize("name", NOISES)
-def test_no_more_than_two_percent_of_series_without_a_step_raise_an_alarm(name: str) -> None:
-    assert share(NOISES[name], 0.0, NIGHTS) <= 0.02
-    assert share(NOISES[name], 0.0, STEP + 3) <= 0.02
+@pytest.mark.parametrize("nights", [STEP + 3, NIGHTS], ids=["three nights in", "looking back"])
+def test_no_more_than_two_percent_of_series_without_a_step_raise_an_alarm(nights: int) -> None:
+    alarms = shares(0.0, nights)
+    assert np.mean(alarms) <= 0.02
+    assert max(alarms) <= 0.03
 
 
 # ---- properties ---------------------------------------------------------------------------------------------------
