@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,13 @@ from lab import progress
 if TYPE_CHECKING:
     from measurements.report.night import NightSummary
     from measurements.report.trends import Trends
+
+# Other sessions than nights may be in the store, so more of them are read; a store of years is not read as a whole.
+_SESSIONS_A_NIGHT = 4
+_OLDEST = """
+SELECT min(began) AS oldest FROM
+    (SELECT min(started_ns) AS began FROM runs GROUP BY session_id ORDER BY began DESC LIMIT :sessions)
+"""
 
 TextKind = Literal["markdown", "junit", "csv", "latex"]
 
@@ -99,9 +107,12 @@ def trends(store_path: Path, session_id: str, nights: int) -> Trends:
     """
     from measurements import load
     from measurements.report.trends import find_trends
+    from measurements.store import Store
 
-    with progress.step("histories", quiet_below_s=2.0):
-        return find_trends(load(store_path), session_id, nights)
+    with progress.step("histories", quiet_below_s=2.0), Store(store_path, read_only=True) as store:
+        rows = store.table(_OLDEST, {"sessions": _SESSIONS_A_NIGHT * nights})
+        since = datetime.fromtimestamp((rows[0]["oldest"] or 0) // 10**9, UTC)
+        return find_trends(load(store_path, since=since), session_id, nights, lambda run: store.run(run).detail)
 
 
 def report_night(store_path: Path, night: NightSummary, history: Trends, reports: Path, title: str) -> Path:

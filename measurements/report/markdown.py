@@ -67,7 +67,8 @@ def _changes(heading: str, found: Sequence[Found]) -> list[str]:
     rows = []
     for one in found[:_ROWS_OF_CHANGES]:
         row = change_row(one)
-        rows.append((text(row.name), text(row.before), text(row.after), row.relative, _commits(one)))
+        name = f"{text(row.name)}<br>layers: {text(row.moved)}" if row.moved else text(row.name)
+        rows.append((name, text(row.before), text(row.after), row.relative, _commits(one)))
     left_out = len(found) - len(rows)
     more = [f"… and {left_out} more, see the report.", ""] if left_out else []
     return [f"### {heading}", "", *_table(("Figure", "Before", "After", "Change", "Since"), rows), *more]

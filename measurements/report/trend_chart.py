@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TypeAlias
 
-from measurements.regression import Change, History, SeriesKey
+from measurements.regression import Change, History, MovedLayer, SeriesKey
 from measurements.report.charts import Axis, Tick, axis
 from measurements.report.trends import Found, Trends
 from measurements.report.units import is_count, quantity, scale_for
@@ -20,6 +20,7 @@ _Place: TypeAlias = Callable[[float], float]
 MOST_CHARTS = 48
 _SHOWN_METRICS = ("latency", "energy", "peak_ram", "flash", "accuracy")
 _DATES = 5
+_LAYERS_NAMED = 4
 _LEAST_FOR_OUTLIERS = 5
 
 
@@ -81,7 +82,7 @@ class TrendChart:
 
 @dataclass(frozen=True)
 class ChangeRow:
-    """One change in the table, formatted."""
+    """One change in the table, formatted; ``moved`` names the layers behind it, where they are known."""
 
     name: str
     kind: str
@@ -93,6 +94,7 @@ class ChangeRow:
     bad: str
     good: str
     date: str
+    moved: str
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,15 @@ def change_row(one: Found) -> ChangeRow:
         change.first_bad_commit[:12] or "not known",
         change.last_good_commit[:12] or "not known",
         _date(one.history.started_ns[change.index]),
+        _moved(one.moved),
     )
+
+
+def _moved(layers: Sequence[MovedLayer]) -> str:
+    named = [f"{layer.name} {layer.difference:+.0f} {layer.unit}" for layer in layers[:_LAYERS_NAMED]]
+    if len(layers) > len(named):
+        named.append(f"{len(layers) - len(named)} more")
+    return ", ".join(named)
 
 
 def _word(change: Change) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from measurements.regression import Change, History, detect, histories
+from measurements.record import RunDetail
+from measurements.regression import Change, History, MovedLayer, detect, histories, moved_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,14 +15,23 @@ if TYPE_CHECKING:
 SAME_WITHIN_NIGHTS = 3
 """As the history of a noisy figure grows, the night to which a change is dated may move by so much."""
 
+_OF_LAYERS = ("cycles", "instructions", "latency")
+
 
 @dataclass(frozen=True)
 class Found:
-    """A change of level in a history; ``is_new`` where the night before did not show it yet."""
+    """A change of level in a history.
+
+    Attributes:
+        history, change: what changed.
+        is_new: whether the night before did not show it yet.
+        moved: layers of the model that cost something else since, the largest difference first.
+    """
 
     history: History
     change: Change
     is_new: bool
+    moved: tuple[MovedLayer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,13 +52,16 @@ class Trends:
         return tuple(one for one in self.found if one.is_new and one.change.kind == "improvement")
 
 
-def find_trends(frame: pd.DataFrame, session_id: str, nights: int) -> Trends:
+def find_trends(
+    frame: pd.DataFrame, session_id: str, nights: int, detail: Callable[[str], RunDetail] | None = None
+) -> Trends:
     """The histories that end with a session, over so many nights at most.
 
     Args:
         frame: from :func:`measurements.load`.
         session_id: the night that the report is of; later ones are left out.
         nights: how many nights back.
+        detail: of a run by its id, for the layers that moved with a new change of the time a model takes.
 
     Raises:
         StoreError: one figure was stored in two units.
@@ -60,8 +74,17 @@ def find_trends(frame: pd.DataFrame, session_id: str, nights: int) -> Trends:
     ending = [one for one in histories(frame[frame["started"] <= end]) if one.runs[-1] in tonight]
     shown = tuple(_last(one, nights) for one in ending)
     found = [one for history in shown for one in _changes(history)]
+    if detail is not None:
+        found = [_with_layers(one, detail) for one in found]
     found.sort(key=lambda one: (-one.history.started_ns[one.change.index], one.change.kind != "regression"))
     return Trends(shown, tuple(found))
+
+
+def _with_layers(one: Found, detail: Callable[[str], RunDetail]) -> Found:
+    if not one.is_new or one.history.key.metric not in _OF_LAYERS:
+        return one
+    before, after = (one.history.runs[index] for index in (one.change.index - 1, one.change.index))
+    return replace(one, moved=moved_layers(detail(before), detail(after)))
 
 
 def _last(history: History, nights: int) -> History:

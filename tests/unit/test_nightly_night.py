@@ -12,7 +12,7 @@ from typing import get_args
 
 import pytest
 from helpers.scripted_bench import ScriptedBench, devices, plan
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab import progress
@@ -308,6 +308,7 @@ def _killed_after(lines: int) -> Callable[[Journal, dict[str, Json]], None]:
     return write
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 11), max_size=3))
 def test_wherever_it_is_killed_every_cell_is_passed_once_and_none_is_forgotten(
     tmp_path_factory: pytest.TempPathFactory, kills: list[int]

@@ -14,9 +14,11 @@ from helpers.nights import Made, commit, fill, run_of, runs_of, session, trace_o
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.reporting import trends as trends_of_store
 from measurements import load
 from measurements.record import Run, Trace
 from measurements.report import render
+from measurements.report.markdown import render_markdown
 from measurements.report.matrix import matrix_view
 from measurements.report.night import NightCell, NightSummary
 from measurements.report.pareto import Candidate, front, pareto_views
@@ -59,6 +61,18 @@ def test_only_what_the_night_before_did_not_show_is_new(tmp_path: Path, trends: 
     new = [find_trends(frame, session(night), 60).regressions for night in range(7)]
     cycles = [[one.change.index for one in found if one.history.key.metric == "cycles"] for found in new]
     assert cycles == [[], [], [], [3], [], [5], []]
+
+
+def test_a_new_change_names_the_layers_that_moved(tmp_path: Path) -> None:
+    fill(tmp_path, [replace(STEPPED, steps=((3, 1.05),))], 4)
+    found = trends_of_store(tmp_path, session(3), 60)
+    rows = {one.history.key.metric: change_row(one) for one in found.regressions}
+    # 5 % more in every layer of helpers.nights; the first has 34 % of the cycles.
+    stem = round(0.34 * STEPPED.cycles * 1.05 - 0.34 * STEPPED.cycles)
+    assert rows["cycles"].moved.startswith(f"00 stem +{stem} cycles, ")
+    assert rows["cycles"].moved.endswith(", 3 more")
+    assert f"layers: 00 stem +{stem} cycles" in render([], {}, trends=found)
+    assert f"layers: 00 stem +{stem} cycles" in render_markdown([], trends=found)
 
 
 def test_later_nights_and_nights_too_far_back_are_left_out(tmp_path: Path) -> None:
