@@ -331,8 +331,9 @@ def _check_units(table: pd.DataFrame) -> None:
         units = sorted(set(rows["unit"]))
         if len(units) > 1:
             other = rows.loc[rows["unit"] != rows["unit"].iloc[0]].iloc[0]
+            what = _words(*map(str, values))
             raise StoreError(
-                f"{_words(*map(str, values))}: stored in {' and '.join(units)} (run {other['run_id']}): units do not mix",
+                f"{what}: stored in {' and '.join(units)} (run {other['run_id']}): units do not mix",
                 hint="rename the metric where its unit changes, or prune the runs with the wrong unit",
             )
 

@@ -25,6 +25,8 @@ _RANKS = {
     "lab.console": 5,
     "lab.reporting": 5,
     "lab.nightly": 5,
+    "lab.baselines": 5,
+    "lab.bisect": 5,
     "lab.workloads": 4,
     "lab.compiler": 3,
     "lab.devices": 3,
