@@ -17,7 +17,7 @@ from measurements.statistics import mark_outliers
 
 _Place: TypeAlias = Callable[[float], float]
 
-MOST_CHARTS = 48
+MOST_CHARTS = 32
 _SHOWN_METRICS = ("latency", "energy", "peak_ram", "flash", "accuracy")
 _DATES = 5
 _LAYERS_NAMED = 4
