@@ -41,13 +41,13 @@ _SOURCE = f"""
 #include "lab_model.h"
 #include <string.h>
 static const char *const layer_names[] = {{"copy"}};
-static void infer(const int8_t *input, int8_t *output, uint8_t *arena)
+static void infer(const void *input, void *output, uint8_t *arena)
 {{
     (void)arena;
     for (int i = 0; i < {COPIES}; i++)
-        memcpy(output + i * {SENT_BYTES}, input, {SENT_BYTES});
+        memcpy((int8_t *)output + i * {SENT_BYTES}, input, {SENT_BYTES});
 }}
-static void infer_profiled(const int8_t *input, int8_t *output, uint8_t *arena, lab_layer_hook hook, void *context)
+static void infer_profiled(const void *input, void *output, uint8_t *arena, lab_layer_hook hook, void *context)
 {{
     hook(context, 0, 1);
     infer(input, output, arena);

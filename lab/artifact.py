@@ -16,6 +16,7 @@ class MemoryUse:
         static_ram_bytes: ``.data`` and ``.bss`` without the arena, the stack and the sample store.
         arena_bytes: the model's arena.
         stack_bytes: reserved stack.
+        variables_bytes: RAM of the model's variables, which training changes; not part of ``static_ram_bytes``.
     """
 
     flash_bytes: int
@@ -23,6 +24,7 @@ class MemoryUse:
     static_ram_bytes: int
     arena_bytes: int
     stack_bytes: int
+    variables_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ RUNNER_RAM_BYTES = 23 * 1024
 Personality: TypeAlias = Literal["runner", "mlperf"]
 MlperfMode: TypeAlias = Literal["performance", "energy"]
 MlperfModel: TypeAlias = Literal["kws01", "ic01", "vww01", "ad01"]
+Sanitizers: TypeAlias = Literal["", "address,undefined", "thread"]
 MLPERF_BUFFER_BYTES = 96 * 96 * 3  # BUFFER_BYTES in firmware/mlperf/dut.c
 
 _SPEED_FLAGS = "-O2"
@@ -67,7 +68,7 @@ class _Board:
 @dataclass(frozen=True)
 class _Options:
     test_jobs: bool
-    sanitize: bool
+    sanitize: Sanitizers
     personality: Personality = "runner"
     mlperf_mode: MlperfMode = "performance"
     mlperf_model: MlperfModel = "kws01"
@@ -87,7 +88,7 @@ def build(
     *,
     cache: Path,
     test_jobs: bool = False,
-    sanitize: bool = False,
+    sanitize: Sanitizers = "",
     personality: Personality = "runner",
     mlperf_mode: MlperfMode = "performance",
     mlperf_model: MlperfModel = "kws01",
@@ -99,7 +100,7 @@ def build(
         board: a folder of ``firmware/boards``.
         cache: cache folder; may be shared by processes that build at the same time.
         test_jobs: link the jobs that crash, hang and overflow on purpose.
-        sanitize: address and undefined-behaviour sanitizers; hosted boards only.
+        sanitize: which sanitizers watch; hosted boards only.
         personality: ``runner`` speaks ``docs/wire.md``, ``mlperf`` MLPerf Tiny's protocol (``docs/mlperf.md``).
         mlperf_mode: how that personality tells time: as text, or as edges on the timestamp pin.
         mlperf_model: which benchmark it says it is; decides on the format of inputs and results.
@@ -117,7 +118,7 @@ def build(
     if sanitize and described.family != "hosted":
         raise ConfigError(
             f"sanitizers need an operating system, and {board} is bare metal",
-            hint="build for the board 'host' with sanitize=True",
+            hint="build for the board 'host' with them",
         )
     with _cache_errors(cache):
         toolchain = _toolchain_version(described.compiler, cache)
@@ -142,10 +143,13 @@ def check_fits(model: CompiledModel, flash_bytes: int, ram_bytes: int, arena_lim
     Raises:
         CompileError: with the sizes of every layer.
     """
+    variables_bytes = 0 if model.training is None else model.training.variables_bytes
+    in_ram = "the arena, the variables" if variables_bytes else "the arena"
+    ram_needed = model.arena_bytes + variables_bytes + RUNNER_RAM_BYTES
     limits = (
         ("weights and the runner", "flash", model.weights_bytes + RUNNER_FLASH_BYTES, flash_bytes),
         ("the arena", "arena limit", model.arena_bytes, arena_limit_bytes),
-        ("the arena, the stack and the runner", "RAM", model.arena_bytes + RUNNER_RAM_BYTES, ram_bytes),
+        (f"{in_ram}, the stack and the runner", "RAM", ram_needed, ram_bytes),
     )
     for what, where, needed, allowed in limits:
         if needed > allowed:
@@ -187,6 +191,10 @@ def _check_mlperf(model: CompiledModel, options: _Options) -> None:
     """Refuse what the firmware could only refuse at every command."""
     if options.test_jobs:
         raise ConfigError("the test jobs belong to the runner; the MLPerf Tiny personality has none")
+    if (model.input.dtype, model.output.dtype) != ("int8", "int8"):
+        raise ConfigError(
+            f"{model.name!r} takes {model.input.dtype} and yields {model.output.dtype}; MLPerf Tiny's are int8 models"
+        )
     loaded_bytes = model.input.size * (4 if options.mlperf_model == "ad01" else 1)
     if loaded_bytes > MLPERF_BUFFER_BYTES:
         raise ConfigError(
@@ -376,7 +384,7 @@ def _compile(
         "LAB_MODEL_DIR": str(sources),
         "LAB_BUILD_ID": build_id,
         "LAB_TEST_JOBS": "ON" if options.test_jobs else "OFF",
-        "LAB_SANITIZE": "ON" if options.sanitize else "OFF",
+        "LAB_SANITIZE": options.sanitize,
         "LAB_PERSONALITY": options.personality,
         "LAB_MLPERF_MODE": options.mlperf_mode,
         "LAB_MLPERF_MODEL": options.mlperf_model,
@@ -441,6 +449,8 @@ _SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR, _SHF_MERGE = 1, 2, 4, 16
 
 def _memory_use(elf: Path, model_objects: Iterable[Path]) -> MemoryUse:
     flash = ram = 0
+    model_objects = tuple(model_objects)
+    variables = sum(_variable_bytes(path) for path in model_objects)
     with elf.open("rb") as stream:
         image = ELFFile(stream)
         for section in image.iter_sections():
@@ -455,9 +465,10 @@ def _memory_use(elf: Path, model_objects: Iterable[Path]) -> MemoryUse:
     return MemoryUse(
         flash_bytes=flash,
         weights_bytes=sum(_constant_bytes(path) for path in model_objects),
-        static_ram_bytes=ram - sum(sizes.values()),
+        static_ram_bytes=ram - sum(sizes.values()) - variables,
         arena_bytes=sizes["lab_arena"] - ARENA_GUARD_BYTES,
         stack_bytes=sizes["lab_stack"],
+        variables_bytes=variables,
     )
 
 
@@ -472,6 +483,16 @@ def _constant_bytes(path: Path) -> int:
         and not section["sh_flags"] & (_SHF_WRITE | _SHF_EXECINSTR | _SHF_MERGE)
         and not {f".rel{name}", f".rela{name}"} & sections.keys()
     )
+
+
+def _variable_bytes(path: Path) -> int:
+    """What an object file writes at run time."""
+    with path.open("rb") as stream:
+        return sum(
+            int(section["sh_size"])
+            for section in ELFFile(stream).iter_sections()
+            if section.name.startswith((".data", ".bss")) and not section.name.startswith(".data.rel.ro")
+        )
 
 
 def _function_at(image: ELFFile, address: int) -> str:

@@ -67,10 +67,11 @@ class MetricEvent:
 
 @dataclass(frozen=True)
 class ResultEvent:
-    """The raw bytes of one result tensor."""
+    """The raw bytes of one result tensor; ``name`` where the job names its results, else empty."""
 
     index: int
     data: bytes
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,17 @@ class Job:
 
     Attributes:
         name: the runner's job table entry (``infer``).
-        blob: the input samples, back to back, as the model's input bytes.
+        blob: the input samples, back to back, as the model's input bytes; empty where the job takes none.
         count: samples in the blob.
         warmup: passes over sample 0 before anything is reported.
         repeats: timed passes over each sample.
-        profile: also report every layer as region ``layer`` with the layer's number as index.
+        profile: also report every layer as region ``layer`` (``train.layer`` of training) with the layer's number as
+            index.
         quiet_us: quiet time before the first and after the last region, microseconds of the device's clock.
         marker_line: whether an emulated board reports marker edges on its second UART; without a meter nobody needs
             them. A marker pin is driven either way.
         parameters: further parameters of the job.
+        blobs: further blobs by name.
     """
 
     name: str
@@ -127,4 +130,10 @@ class Job:
     profile: bool = False
     quiet_us: int = 2000
     marker_line: bool = True
-    parameters: Mapping[str, int] = field(default_factory=dict)
+    parameters: Mapping[str, int | float] = field(default_factory=dict)
+    blobs: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def all_blobs(self) -> dict[str, bytes]:
+        """Every blob the job needs on the device, by name."""
+        return {"samples": self.blob, **self.blobs}

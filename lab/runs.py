@@ -22,14 +22,24 @@ from lab.inventory import Device as Entry
 from lab.power.base import MeterInfo, SampleBlock
 from lab.power.recorder import Recorder
 from lab.provenance import checkout, lab_version
+from lab.training import LAYER, LOSS, checkpoint, first_steps, forget, restore
 from lab.workloads import get
-from lab.workloads.base import Prepared, Score
+from lab.workloads.base import Prepared, Score, TrainingPlan
 from measurements.energy import energy_records
 from measurements.latency import latency_records
 from measurements.memory import memory_records
 from measurements.record import Buffer, Layer, Provenance, Record, Run, RunDetail, Source, Trace
+from measurements.regions import INFERENCE
 from measurements.statistics import make_record
 from measurements.store import Store, new_run_id
+from measurements.training import (
+    REGIONS,
+    STEP,
+    loss_record,
+    training_energy_records,
+    training_latency_records,
+    unbroken,
+)
 
 METERED_SAMPLES = 32
 SHOWN_EVENTS = 200
@@ -140,7 +150,9 @@ def measure(
     """Run the deployed workload and turn what comes back into records; stored before it is returned.
 
     Passes: all samples for latency, memory and results; the first 32 with the power meter; one sample layer by layer;
-    one with the emulator's exact counts. A transient failure of the bench is tried again once on the recovered device.
+    one with the emulator's exact counts. Where the workload is trained on the device, training comes first in each of
+    them, and the device is left with the values of the first. A transient failure of the bench is tried again once on
+    the recovered device.
 
     Args:
         deployment: from :func:`deploy`.
@@ -189,6 +201,7 @@ class _Attempt:
         self._run_id = new_run_id()
         self._started_ns = time.time_ns()
         self._main = Capture()
+        self._training = Capture()
         self._records: list[Record] = []
         self._detail = _plan(deployment)
         self._meter = ("", 0.0)
@@ -199,15 +212,21 @@ class _Attempt:
         count = prepared.job.count if samples is None else samples
         job = first_samples(prepared.job, prepared.model.input.size, count)
         job = replace(job, repeats=repeats, marker_line=False)
+        plan = prepared.training
+        scores = [] if plan is None else self._run_training(plan)
+        trained = None if plan is None else checkpoint(self._deployment.device)
         self._run_main(job)
         outputs = _outputs(self._main, job.count, self._deployment.prepared.model.output.size)
         self._run_metered(job)
         self._run_layers(job)
+        if plan is not None and trained is not None:
+            self._run_training_layers(plan)
+            restore(self._deployment.device, trained)
         for figure in prepared.figures:
             record = make_record("run", figure.metric, figure.unit, "modelled", [figure.value], note=figure.note)
             self._records.append(record)
-        self._records += _per_mac(self._records, prepared.model.macs)
-        scores = _check(prepared, outputs, job)
+        self._records += _per_mac(self._records, prepared)
+        scores += _check(prepared, outputs, job)
         for score in scores:
             self._records.append(make_record("run", score.metric, score.unit, self._source, [score.value]))
             reference = make_record("run", f"{score.metric}.reference", score.unit, "modelled", [score.reference])
@@ -216,9 +235,13 @@ class _Attempt:
 
     def keep(self, store: Store, error: BaseException, status: Status) -> None:
         """Store what was captured before ``error``."""
-        if not self._records and self._main.events:
-            # Passes that make no sense may be what went wrong: then they yield no records.
-            with contextlib.suppress(ProtocolError):
+        recorded = {record.region for record in self._records}
+        # Passes that make no sense may be what went wrong: then they yield no records.
+        with contextlib.suppress(ProtocolError):
+            if STEP not in recorded and (steps := unbroken(self._training.events)):
+                self._training.events = self._training.events[:steps]
+                self._add_training()
+            if INFERENCE not in recorded and self._main.events:
                 self._add_latency()
         run = replace(self._run(), status=status, error=str(error) or type(error).__name__)
         try:
@@ -236,18 +259,18 @@ class _Attempt:
             for _ in _collect(self._deployment.device, job, self._main):
                 step.update(len(self._main.results), job.count)
         self._add_latency()
-        done = self._main.done
-        if done is not None:
-            memory = self._deployment.artifact.memory
-            self._records += memory_records(
-                flash_bytes=memory.flash_bytes,
-                weights_bytes=memory.weights_bytes,
-                static_ram_bytes=memory.static_ram_bytes,
-                planned_arena_bytes=memory.arena_bytes,
-                arena_high_water=done.arena_high_water,
-                stack_high_water=done.stack_high_water,
-                source=self._source,
-            )
+        done = [one.done for one in (self._main, self._training) if one.done is not None]
+        memory = self._deployment.artifact.memory
+        self._records += memory_records(
+            flash_bytes=memory.flash_bytes,
+            weights_bytes=memory.weights_bytes,
+            static_ram_bytes=memory.static_ram_bytes,
+            planned_arena_bytes=memory.arena_bytes,
+            arena_high_water=max(one.arena_high_water for one in done),
+            stack_high_water=max(one.stack_high_water for one in done),
+            source=self._source,
+            variables_bytes=memory.variables_bytes,
+        )
 
     def _add_latency(self) -> None:
         hello = self._deployment.hello
@@ -256,29 +279,61 @@ class _Attempt:
         shown = [(one.region, one.index, one.begin, one.end) for one in passes[:SHOWN_EVENTS]]
         self._detail = replace(self._detail, events=tuple(shown))
 
+    def _run_training(self, plan: TrainingPlan) -> list[Score]:
+        device = self._deployment.device
+        forget(device)
+        job = replace(plan.job, marker_line=False)
+        count = job.count * job.repeats
+        title = f"{self._deployment.workload} on {self._deployment.entry.name}: {count} training steps"
+        with progress.step(title, quiet_below_s=2.0) as step:
+            for _ in _collect(device, job, self._training):
+                step.update(len(self._training.metrics), count)
+        self._add_training()
+        return plan.check(np.array(self._losses, np.float32), checkpoint(device).variables)
+
+    @property
+    def _losses(self) -> list[float]:
+        return [metric.value for metric in self._training.metrics if metric.name == LOSS]
+
+    def _add_training(self) -> None:
+        hello = self._deployment.hello
+        self._records += training_latency_records(
+            self._training.events, hello.clock_hz, hello.clock, self._source
+        )
+        # A last one that is no number ended the training, and its error says so.
+        self._records.append(loss_record([loss for loss in self._losses if np.isfinite(loss)], self._source))
+
     def _run_metered(self, job: Job) -> None:
         meter = self._deployment.device.meter()
         config = self._deployment.entry.meter
         if meter is None or config is None:
             return
-        metered = first_samples(job, self._deployment.prepared.model.input.size, min(job.count, METERED_SAMPLES))
-        capture = Capture()
+        plan = self._deployment.prepared.training
+        jobs = [first_samples(job, self._deployment.prepared.model.input.size, min(job.count, METERED_SAMPLES))]
+        if plan is not None:
+            forget(self._deployment.device)
+            jobs.insert(0, first_steps(plan.job, min(plan.job.count, METERED_SAMPLES)))
+        captures = [Capture() for _ in jobs]
         title = f"{self._deployment.workload} on {self._deployment.entry.name}: power"
-        quiet_s = metered.quiet_us * 1e-6
+        quiet_s = min(metered.quiet_us for metered in jobs) * 1e-6
         with progress.step(title, quiet_below_s=2.0), meter:
             recorder = Recorder(meter, config.marker_input)
             try:
                 with recorder:
-                    for _ in _collect(self._deployment.device, replace(metered, warmup=0, marker_line=True), capture):
-                        pass
-                    recorder.finish(len(capture.events), quiet_s)
+                    for metered, capture in zip(jobs, captures, strict=True):
+                        marked = replace(metered, warmup=0, marker_line=True)
+                        for _ in _collect(self._deployment.device, marked, capture):
+                            pass
+                    recorder.finish(sum(len(capture.events) for capture in captures), quiet_s)
             finally:
                 # Also what came before a failure: a supply that breaks down is best seen in its trace.
                 info = meter.info
                 trace = self._keep_trace(recorder.samples(), info)
         source: Source = "modelled" if info.emulated else "hardware"
         clock_hz = self._deployment.hello.clock_hz
-        self._records += energy_records(trace, capture.events, clock_hz, source, quiet_s=quiet_s)
+        events = [event for capture in captures for event in capture.events]
+        energy = energy_records if plan is None else training_energy_records
+        self._records += energy(trace, events, clock_hz, source, quiet_s=quiet_s)
 
     def _keep_trace(self, samples: SampleBlock, info: MeterInfo) -> Trace:
         name = f"{'emulated ' if info.emulated else ''}{info.kind} ({info.identity})"
@@ -303,6 +358,20 @@ class _Attempt:
         plan = self._detail.layers
         layers = [_with_counts(layer, cycles.get(layer.index), counts.get(layer.index)) for layer in plan]
         self._detail = replace(self._detail, layers=tuple(layers))
+
+    def _run_training_layers(self, plan: TrainingPlan) -> None:
+        device, hello = self._deployment.device, self._deployment.hello
+        forget(device)
+        one = replace(first_steps(plan.job, 1), profile=True, marker_line=False)
+        capture = Capture()
+        for _ in _collect(device, one, capture):
+            pass
+        training = self._deployment.prepared.model.training
+        names = [] if training is None else [step.name for step in training.steps]
+        parts = [event for event in capture.events if event.region == LAYER]
+        self._records += latency_records(parts, hello.clock_hz, hello.clock, self._source, names)
+        if isinstance(device, Counting) and "counts" in device.identity.capabilities:
+            self._records += _count_records(device.count(self._deployment.artifact, one))
 
     def _run(self) -> Run:
         return Run(
@@ -437,12 +506,17 @@ def _with_counts(layer: Layer, cycles: float | None, count: RegionCount | None) 
     )
 
 
-def _per_mac(records: list[Record], macs: int) -> list[Record]:
-    """Instructions of an inference per multiply-accumulate, where instructions were counted."""
+def _per_mac(records: list[Record], prepared: Prepared) -> list[Record]:
+    """Instructions of an inference and of training per multiply-accumulate, where instructions were counted."""
+    macs = {"inference": prepared.model.macs}
+    if prepared.model.training is not None:
+        macs |= {f"train.{phase}": prepared.model.training.macs(phase) for phase in ("forward", "backward", "update")}
+        macs[STEP] = sum(macs[region] for region in REGIONS)
+    unit = "instructions/MAC"
     return [
-        make_record("inference", "instructions_per_mac", "instructions/MAC", record.source, [record.median / macs])
-        for record in records
-        if (record.region, record.metric) == ("inference", "instructions") and macs
+        make_record(one.region, "instructions_per_mac", unit, one.source, [one.median / macs[one.region]])
+        for one in records
+        if one.metric == "instructions" and macs.get(one.region)
     ]
 
 
@@ -450,7 +524,7 @@ def _count_records(counts: list[RegionCount]) -> list[Record]:
     note = "exact counts of QEMU's plug-in, the few of the region's own edges included"
     records = []
     for count in counts:
-        if count.region == "inference":
+        if count.region in ("inference", *REGIONS):
             for metric, value in (("loads", count.loads), ("stores", count.stores)):
-                records.append(make_record("inference", metric, metric, "emulated", [float(value)], note=note))
+                records.append(make_record(count.region, metric, metric, "emulated", [float(value)], note=note))
     return records

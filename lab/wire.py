@@ -31,6 +31,7 @@ LONGEST_FRAME = 1 << 16
 PROFILE_LAYERS = 1
 SILENT_MARKER = 2
 _RUN_KEYS = frozenset(("t", "s", "j", "n", "c", "w", "r", "f", "q"))
+BLOB_ALIGNMENT = 16  # BLOB_ALIGNMENT in firmware/runner/blob.h
 _PUT_OVERHEAD = 64
 _DEATH_NOTICE_TRIES = 20
 
@@ -160,6 +161,7 @@ class Session:
         self._early: deque[dict[str, Value]] = deque()
         self._settled = False
         self._job = ""
+        self._blobs: dict[str, int] = {}
         self._next_out = 0
         self._next_in = 0
         self._hello: Hello | None = None
@@ -249,16 +251,10 @@ class Session:
             Hang: the device does not acknowledge.
         """
         hello = self._idle_hello()
-        if len(data) > hello.blob_bytes:
-            raise ProtocolError(
-                f"blob {name!r} has {len(data)} bytes; {hello.board} has room for {hello.blob_bytes}",
-                hint="send fewer samples per job",
-            )
-        head: dict[str, Value] = {"t": "put", "n": name, "z": len(data)}
         if memory is not None and hello.blob_address:
-            memory.write_memory(hello.blob_address, data)
-            self._send_all(iter([{**head, "p": hello.blob_address, "k": zlib.crc32(data)}]))
+            self._place(name, data, memory, 0)
             return
+        head = self._put_head(name, data, 0)
         room = hello.mtu - _PUT_OVERHEAD - len(name.encode())
         if room < 1:
             raise ProtocolError(
@@ -268,8 +264,46 @@ class Session:
             )
         self._send_all({**head, "o": at, "d": data[at : at + room]} for at in range(0, max(len(data), 1), room))
 
+    def _place(self, name: str, data: bytes, memory: MemoryPort, at: int) -> None:
+        """Put a blob at an offset of the blob store through a memory port."""
+        head = self._put_head(name, data, at)
+        address = self.hello.blob_address + at
+        memory.write_memory(address, data)
+        self._send_all(iter([{**head, "p": address, "k": zlib.crc32(data)}]))
+
+    def _put_head(self, name: str, data: bytes, at: int) -> dict[str, Value]:
+        hello = self.hello
+        if len(data) > hello.blob_bytes - at:
+            others = f" behind the {at} bytes of others" if at else ""
+            raise ProtocolError(
+                f"blob {name!r} has {len(data)} bytes; {hello.board} has room for {hello.blob_bytes}{others}",
+                hint="send fewer samples per job",
+            )
+        return {"t": "put", "n": name, "z": len(data)}
+
+    def put_all(self, blobs: Mapping[str, bytes], memory: MemoryPort | None = None) -> None:
+        """Give the device all the blobs of a job; those of earlier jobs make room for them.
+
+        Raises:
+            ProtocolError, Hang: as :meth:`put`.
+        """
+        hello = self._idle_hello()
+        if memory is None or not hello.blob_address:
+            sizes = {name: len(data) for name, data in blobs.items()}
+            # What is no longer needed may lie where the new blobs would fit.
+            for name in self._blobs if sizes != self._blobs else ():
+                self._send_all(iter([{"t": "put", "n": name, "z": 0, "o": 0, "d": b""}]))
+            self._blobs = sizes
+            for name, data in blobs.items():
+                self.put(name, data)
+            return
+        at = 0
+        for name, data in blobs.items():
+            self._place(name, data, memory, at)
+            at += -(-len(data) // BLOB_ALIGNMENT) * BLOB_ALIGNMENT
+
     def run(self, job: Job, silence_s: float = 60.0) -> Iterator[Event]:
-        """Run a job whose blob was put before; yields its events, :class:`Done` last.
+        """Run a job whose blobs were put before; yields its events, :class:`Done` last.
 
         Args:
             job: what to run.
@@ -313,6 +347,8 @@ class Session:
             yield event
             if isinstance(event, RegionEvent) and "d" in received:
                 yield ResultEvent(event.index, _bytes(received, "d"))
+            if isinstance(event, RegionEvent) and "v" in received:
+                yield _parse_metric(received)
 
     def reset(self) -> None:
         """Ask the device to reset itself; open the session again afterwards."""
@@ -547,12 +583,9 @@ def _parse_event(message: Mapping[str, Value]) -> Event | None:
                 raise ProtocolError(f"frame 'event': 'e' is {end}, before 'b' {begin}")
             return RegionEvent(_text(message, "r"), _integer(message, "i"), begin, end)
         case "metric":
-            value = message.get("v")
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                raise ProtocolError(f"frame 'metric': 'v' is {value!r}, expected a number")
-            return MetricEvent(_text(message, "n"), float(value))
+            return _parse_metric(message)
         case "result":
-            return ResultEvent(_integer(message, "i"), _bytes(message, "d"))
+            return ResultEvent(_integer(message, "i"), _bytes(message, "d"), _optional_name(message))
         case "log":
             return LogEvent(_text(message, "m"))
         case "done":
@@ -562,6 +595,17 @@ def _parse_event(message: Mapping[str, Value]) -> Event | None:
             raise _parse_error(message)
         case _:
             return None
+
+
+def _parse_metric(message: Mapping[str, Value]) -> MetricEvent:
+    value = message.get("v")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ProtocolError(f"frame {message.get('t')!r}: 'v' is {value!r}, expected a number")
+    return MetricEvent(_text(message, "n"), float(value))
+
+
+def _optional_name(message: Mapping[str, Value]) -> str:
+    return _text(message, "n") if "n" in message else ""
 
 
 def _join_result(message: Mapping[str, Value], partial: dict[int, bytearray]) -> ResultEvent | None:
@@ -575,7 +619,7 @@ def _join_result(message: Mapping[str, Value], partial: dict[int, bytearray]) ->
         raise ProtocolError(f"result {index}: {len(so_far)} bytes came, {total} were announced")
     if len(so_far) < total:
         return None
-    return ResultEvent(index, bytes(partial.pop(index)))
+    return ResultEvent(index, bytes(partial.pop(index)), _optional_name(message))
 
 
 def _check_joined(partial: Mapping[int, bytearray]) -> None:
@@ -596,5 +640,5 @@ def _parse_error(message: Mapping[str, Value]) -> DeviceError | WorkloadError:
     if code == "overflow":
         return OutOfMemory(said, hint="more stack or a larger arena, or a smaller model")
     if code == "nan":
-        return WorkloadError(said)
+        return WorkloadError(said, hint="a smaller learning rate, or samples of a smaller scale")
     return ProtocolError(said)

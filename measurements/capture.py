@@ -67,9 +67,9 @@ def _held(level: npt.NDArray[np.bool_], lost: npt.NDArray[np.bool_]) -> npt.NDAr
 
 
 def match_windows(
-    trace: Trace, passes: Sequence[RegionPass], clock_hz: float, region: str = INFERENCE
+    trace: Trace, passes: Sequence[RegionPass], clock_hz: float, regions: tuple[str, ...] = (INFERENCE,)
 ) -> tuple[Window, ...]:
-    """The marker windows of a trace, one per pass through ``region``, in the same order.
+    """The marker windows of a trace, one per pass through any of ``regions``, in the same order.
 
     Windows and passes must agree in number, in duration and in distance from the first one, each within two samples and
     100 ppm of the two clocks.
@@ -78,29 +78,34 @@ def match_windows(
         trace: the power trace.
         passes: what the device reported; other regions are ignored.
         clock_hz: rate of the device's clock, Hz.
-        region: the region that raises the marker.
+        regions: the regions that raise the marker.
 
     Raises:
         MeterError: they disagree; says in what.
     """
-    own = [one for one in passes if one.region == region]
+    own = [one for one in passes if one.region in regions]
     windows = find_windows(trace)
     if len(windows) != len(own):
         raise MeterError(
-            f"the trace shows {len(windows)} marker windows and the device reports {len(own)} passes through {region!r}"
+            f"the trace shows {len(windows)} marker windows and the device reports {len(own)} passes through "
+            f"{', '.join(map(repr, regions))}"
             f"{_shortest(trace, own, clock_hz)}",
             hint="check the marker's wiring, that the meter ran for the whole job, and that nothing else drives D0",
         )
     if own:
         seen = np.array([(window.start, window.stop) for window in windows]) * trace.dt_s
         told = np.array([(one.begin, one.end) for one in own]) / clock_hz
-        _compare("lasts", seen[:, 1] - seen[:, 0], told[:, 1] - told[:, 0], trace.dt_s, region)
-        _compare("begins", seen[:, 0] - seen[0, 0], told[:, 0] - told[0, 0], trace.dt_s, region)
+        _compare("lasts", seen[:, 1] - seen[:, 0], told[:, 1] - told[:, 0], trace.dt_s, own)
+        _compare("begins", seen[:, 0] - seen[0, 0], told[:, 0] - told[0, 0], trace.dt_s, own)
     return windows
 
 
 def _compare(
-    what: str, seen_s: npt.NDArray[np.float64], told_s: npt.NDArray[np.float64], dt_s: float, region: str
+    what: str,
+    seen_s: npt.NDArray[np.float64],
+    told_s: npt.NDArray[np.float64],
+    dt_s: float,
+    own: Sequence[RegionPass],
 ) -> None:
     allowed = TOLERANCE_SAMPLES * dt_s * (1 + 1e-9) + CLOCK_TOLERANCE * told_s
     wrong = np.flatnonzero(np.abs(seen_s - told_s) > allowed)
@@ -108,6 +113,7 @@ def _compare(
         return
     k = int(wrong[0])
     after = " after the first" if what == "begins" else ""
+    region = own[k].region
     raise MeterError(
         f"pass {k} of {region!r} {what} {seen_s[k]:.9g} s{after} in the trace and {told_s[k]:.9g} s by the device's "
         f"clock; {wrong.size} of {seen_s.size} passes differ by more than {TOLERANCE_SAMPLES:g} samples of {dt_s:g} s",

@@ -53,6 +53,32 @@ class WindowEnergy:
         """Gross energy less idle power times duration, joule."""
         return self.energy_j - self.idle_w * self.duration_s
 
+    def of(self, windows: Sequence[int]) -> WindowEnergy:
+        """The figures of some windows."""
+        chosen = np.array(windows, int)
+        return WindowEnergy(
+            self.duration_s[chosen],
+            self.charge_c[chosen],
+            self.energy_j[chosen],
+            self.peak_w[chosen],
+            self.idle_w[chosen],
+            self.lost_fraction,
+        )
+
+    def summed(self, groups: Sequence[Sequence[int]]) -> WindowEnergy:
+        """The figures of groups of windows, each as if it were one window without what lies between."""
+        parts = [self.of(group) for group in groups]
+        duration = np.array([part.duration_s.sum() for part in parts])
+        idle_j = np.array([(part.idle_w * part.duration_s).sum() for part in parts])
+        return WindowEnergy(
+            duration,
+            np.array([part.charge_c.sum() for part in parts]),
+            np.array([part.energy_j.sum() for part in parts]),
+            np.array([part.peak_w.max() for part in parts]),
+            idle_j / duration,
+            self.lost_fraction,
+        )
+
 
 def measure_windows(trace: Trace, windows: Sequence[Window], quiet_s: float = 2e-3) -> WindowEnergy:
     """Integrate a trace over windows.
@@ -148,11 +174,14 @@ def energy_records(
     Raises:
         MeterError: the trace and the passes disagree, there is no pass, or too many samples were lost.
     """
-    windows = match_windows(trace, passes, clock_hz, region)
+    windows = match_windows(trace, passes, clock_hz, (region,))
     if not windows:
         raise MeterError(f"the device reports no pass through {region!r} and the trace shows none: nothing to measure")
-    figures = measure_windows(trace, windows, quiet_s)
-    note = _note(trace, windows)
+    return window_records(region, measure_windows(trace, windows, quiet_s), source, edges_note(trace, windows))
+
+
+def window_records(region: str, figures: WindowEnergy, source: Source, note: str) -> tuple[Record, ...]:
+    """The records of :func:`energy_records` from the figures of a region's windows."""
     values = {
         "energy": ("J", figures.energy_j),
         "charge": ("C", figures.charge_c),
@@ -172,7 +201,7 @@ def energy_records(
     )  # fmt: skip
 
 
-def _note(trace: Trace, windows: Sequence[Window]) -> str:
+def edges_note(trace: Trace, windows: Sequence[Window]) -> str:
     """What the edges do to the figures: each is known to one sample, so a window's length to two."""
     samples = float(np.median([window.samples for window in windows]))
     note = f"edges ±1 sample of {trace.dt_s * 1e6:g} µs, a window's length ±{2 / samples:.2g} of itself"

@@ -19,6 +19,7 @@ def latency_records(
     clock: str,
     source: Source,
     layer_names: Sequence[str] = (),
+    note: str = "",
 ) -> tuple[Record, ...]:
     """Records ``cycles``, ``instructions`` (virtual clock only) and ``latency`` (s) of every region.
 
@@ -28,13 +29,14 @@ def latency_records(
         clock: its kind; ``virtual`` counts instructions of an emulator.
         source: ``hardware`` or ``emulated``.
         layer_names: names of the schedule's layers, for the regions ``layer/<number> <name>``.
+        note: what a reader must know of these passes.
 
     Raises:
         ProtocolError: a region ends before it begins, or the clock has no rate.
     """
     if not clock_hz > 0:
         raise ProtocolError(f"the device says that its {clock} clock runs at {clock_hz} Hz; it must be above zero")
-    note = VIRTUAL_NOTE if clock == VIRTUAL else ""
+    note = "; ".join(part for part in (note, VIRTUAL_NOTE if clock == VIRTUAL else "") if part)
     records: list[Record] = []
     for region, group in by_region(passes, layer_names).items():
         cycles = [float(one.end - one.begin) for one in group]

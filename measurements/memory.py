@@ -17,6 +17,7 @@ def memory_records(
     flash_bytes: int,
     weights_bytes: int,
     source: Source,
+    variables_bytes: int = 0,
 ) -> tuple[Record, ...]:
     """Records of region ``run``: ``peak_ram`` and its parts, ``flash`` and its weights, all in bytes.
 
@@ -30,16 +31,20 @@ def memory_records(
         flash_bytes: code, constants and initialised data.
         weights_bytes: the part of ``flash_bytes`` that is weights.
         source: of the device's figures.
+        variables_bytes: RAM of what training changes, parameters and optimiser state; 0 without training.
     """
-    total = arena_high_water + stack_high_water + static_ram_bytes
-    figures = (
-        ("peak_ram", total, "arena and stack high-water plus static"),
+    total = arena_high_water + stack_high_water + static_ram_bytes + variables_bytes
+    figures: tuple[tuple[str, int, str], ...] = (
+        ("peak_ram", total, f"arena and stack high-water plus static{' and variables' if variables_bytes else ''}"),
         ("peak_ram.activations", arena_high_water, _agreement(planned_arena_bytes, arena_high_water)),
         ("peak_ram.stack", stack_high_water, "painted stack"),
         ("peak_ram.static", static_ram_bytes, "from the ELF; without arena, stack and sample store"),
         ("flash", flash_bytes, "from the ELF"),
         ("flash.weights", weights_bytes, "from the ELF"),
     )
+    if variables_bytes:
+        variables = ("peak_ram.variables", variables_bytes, "trained parameters and optimiser state, from the ELF")
+        figures = (*figures, variables)
     return tuple(make_record(RUN, metric, "bytes", source, [size], note=note) for metric, size, note in figures)
 
 

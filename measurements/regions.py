@@ -9,6 +9,7 @@ from lab.errors import ProtocolError
 
 INFERENCE = "inference"
 LAYER = "layer"
+TRAINING_LAYER = "train.layer"
 
 
 class RegionPass(Protocol):
@@ -32,7 +33,7 @@ def by_region(
 ) -> dict[str, list[RegionPass]]:
     """Passes of each region, in order of their first appearance.
 
-    Region ``layer`` carries the layer's number as index and is split into ``layer/<number> <name>``.
+    Regions ``layer`` and ``train.layer`` carry the layer's number as index and are split: ``layer/<number> <name>``.
 
     Args:
         passes: in the order in which the device reported them.
@@ -54,7 +55,7 @@ def by_region(
 
 
 def _name(one: RegionPass, layer_names: Sequence[str]) -> str:
-    if one.region != LAYER:
+    if one.region not in (LAYER, TRAINING_LAYER):
         return one.region
     known = layer_names[one.index] if one.index < len(layer_names) else ""
-    return f"{LAYER}/{one.index:02} {known}".rstrip()
+    return f"{one.region}/{one.index:02} {known}".rstrip()

@@ -80,7 +80,7 @@ uint64_t port_cycles(void)
     return cycles;
 }
 
-static void infer(const int8_t *input, int8_t *output, uint8_t *arena)
+static void infer(const void *input, void *output, uint8_t *arena)
 {
     spend();
     memcpy(arena, input, IO_BYTES);

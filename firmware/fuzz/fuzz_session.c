@@ -8,6 +8,7 @@
 #include "memory.h"
 #include "port.h"
 #include "session.h"
+#include "training.h"
 #include "wire.h"
 
 #include <setjmp.h>
@@ -19,6 +20,7 @@
 #define BLOB_BYTES 4096u
 #define MOST_WORK 20000u
 #define IO_BYTES 64u
+#define CLASSES 5
 
 static uint32_t stack[STACK_WORDS];
 static uint8_t blob_store[BLOB_BYTES] __attribute__((aligned(16)));
@@ -89,19 +91,80 @@ void port_reset(void)
     longjmp(restart, 1);
 }
 
-static void infer(const int8_t *input, int8_t *output, uint8_t *arena)
+static void infer(const void *input, void *output, uint8_t *arena)
 {
     spend();
     memcpy(arena, input, IO_BYTES);
     memcpy(output, arena, IO_BYTES);
 }
 
-static void infer_profiled(const int8_t *input, int8_t *output, uint8_t *arena, lab_layer_hook hook, void *context)
+static void infer_profiled(const void *input, void *output, uint8_t *arena, lab_layer_hook hook, void *context)
 {
     hook(context, 0, 1);
     infer(input, output, arena);
     hook(context, 0, 0);
 }
+
+static const float initial[8] = {1.0f};
+static float variable[8];
+static uint8_t long_variable[1500];
+
+/* The loss is any float: what is sent decides whether it is finite. */
+static float forward(const void *sample, const void *target, void *output, uint8_t *arena)
+{
+    float loss;
+    int32_t label;
+    infer(sample, output, arena);
+    memcpy(&loss, sample, sizeof loss);
+    memcpy(&label, target, sizeof label);
+    if (label < 0 || label >= CLASSES)
+        abort();
+    return loss;
+}
+
+static void backward(const void *sample, const void *target, uint8_t *arena, lab_training_state_t *state)
+{
+    (void)target, (void)arena;
+    memcpy(variable, sample, sizeof variable);
+    state->random ^= state->random << 13;
+}
+
+static void update(uint8_t *arena, lab_training_state_t *state)
+{
+    if (state->random == 0 || !(state->learning_rate >= 0.0f))
+        abort();
+    memcpy(long_variable, arena, IO_BYTES);
+}
+
+static float step_profiled(const void *sample, const void *target, void *output, uint8_t *arena,
+                           lab_training_state_t *state, lab_layer_hook hook, void *context)
+{
+    hook(context, 0, 1);
+    float loss = forward(sample, target, output, arena);
+    hook(context, 0, 0);
+    hook(context, 1, 1);
+    backward(sample, target, arena, state);
+    update(arena, state);
+    hook(context, 1, 0);
+    return loss;
+}
+
+static const lab_variable_t variables[] = {
+    {"short", variable, initial, sizeof variable},
+    {"long", long_variable, NULL, sizeof long_variable},
+};
+
+static const lab_training_t training = {
+    .target_bytes = sizeof(int32_t),
+    .target_classes = CLASSES,
+    .variable_count = 2,
+    .variables = variables,
+    .step_count = 2,
+    .forward = forward,
+    .backward = backward,
+    .update = update,
+    .step_profiled = step_profiled,
+};
 
 const lab_model_t lab_model = {
     .name = "fuzz",
@@ -113,6 +176,7 @@ const lab_model_t lab_model = {
     .infer_profiled = infer_profiled,
     .output_scale = 1.0f,
     .output_zero_point = 0,
+    .training = &training,
 };
 
 static void send_framed(const uint8_t *content, size_t size)
@@ -149,6 +213,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     checker = (wire_receiver_t){0};
     memory_paint_stack(stack, sizeof stack);
     if (setjmp(restart) == 0) {
+        training_init();
         session_init();
         run_records(data, size);
     }

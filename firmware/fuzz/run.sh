@@ -14,10 +14,12 @@ runner="$here/../runner"
 case $target in
     frames) sources="$here/fuzz_frames.c $runner/wire.c $runner/cbor.c $runner/crc32.c" ;;
     session) sources="$here/fuzz_session.c $runner/wire.c $runner/cbor.c $runner/crc32.c $runner/session.c
-                      $runner/blob.c $runner/jobs.c $runner/job_infer.c $runner/memory.c $runner/region.c" ;;
+                      $runner/blob.c $runner/jobs.c $runner/job_infer.c $runner/job_train.c
+                      $runner/job_variables.c $runner/training.c $runner/message.c $runner/memory.c
+                      $runner/region.c $here/../runtime/lab_training.c" ;;
     mlperf) mlperf="$here/../mlperf"
             sources="$here/fuzz_mlperf.c $mlperf/dut.c $mlperf/benchmark.c $mlperf/text.c
-                     $mlperf/timestamp_performance.c $runner/memory.c" ;;
+                     $mlperf/timestamp_performance.c $runner/memory.c $here/../runtime/lab_training.c" ;;
     *) echo "no fuzz target '$target': frames, session, mlperf" >&2; exit 2 ;;
 esac
 # shellcheck disable=SC2086 # a list of files

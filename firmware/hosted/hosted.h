@@ -10,7 +10,12 @@ extern volatile uint32_t hosted_marker;
 
 /* The lowest part of lab_stack is never mapped for access; 64 KiB is the largest page size in use. */
 #define HOSTED_GUARD_BYTES (64u * 1024u)
+#ifdef __SANITIZE_THREAD__
+/* The sanitizer keeps almost a megabyte of its own on each thread's stack. */
+#define HOSTED_STACK_BYTES (2u * 1024u * 1024u)
+#else
 #define HOSTED_STACK_BYTES (512u * 1024u)
+#endif
 #define HOSTED_BLOB_BYTES (16u * 1024u * 1024u)
 
 #endif

@@ -345,13 +345,17 @@ void dut_receive(uint8_t byte)
 
 void dut_init(void)
 {
-    uint32_t needed = BUFFER_BYTES + lab_model.input_bytes + lab_model.output_bytes;
+    uint32_t input_bytes = (lab_model.input_bytes + 15u) & ~15u;
+    uint32_t needed = BUFFER_BYTES + input_bytes + lab_model.output_bytes;
     loaded = lab_port.blob_store;
     input = (int8_t *)loaded + BUFFER_BYTES;
-    output = input + lab_model.input_bytes;
+    /* Aligned like the input, whatever its size. */
+    output = input + input_bytes;
     capacity = lab_port.blob_bytes >= needed ? BUFFER_BYTES : 0;
     command_length = announced = received = 0;
     has_results = false;
+    if (lab_model.training != 0)
+        lab_training_reset(lab_model.training);
     memory_paint_arena();
     text_string("m-timestamp-mode-");
     say(timestamp_mode);

@@ -37,7 +37,7 @@ static bool collides(uint32_t *start, uint32_t size)
 {
     for (uint32_t i = 0; i < BLOB_MAX; i++) {
         if (overlaps(&blobs[i], *start, size)) {
-            *start = (blobs[i].start + blobs[i].total + 15u) & ~15u;
+            *start = (blobs[i].start + blobs[i].total + BLOB_ALIGNMENT - 1u) & ~(BLOB_ALIGNMENT - 1u);
             return true;
         }
     }
@@ -100,7 +100,7 @@ blob_status_t blob_put(const cbor_span_t *name, uint64_t total, uint64_t offset,
 blob_status_t blob_adopt(const cbor_span_t *name, uint64_t total, uint64_t address, uint64_t crc)
 {
     if (store_address == 0 || address < store_address || total > store_size ||
-        address - store_address > store_size - total)
+        address - store_address > store_size - total || (address - store_address) % BLOB_ALIGNMENT != 0)
         return BLOB_SIZE;
     uint32_t start = (uint32_t)(address - store_address);
     if (crc32_update(0, store_bytes + start, (size_t)total) != crc)

@@ -9,11 +9,12 @@
 
 #define BLOB_NAME_BYTES 32u
 #define BLOB_MAX 8u
+#define BLOB_ALIGNMENT 16u
 
 typedef struct {
     char name[BLOB_NAME_BYTES];
     uint32_t name_length; /* 0: this entry is free */
-    uint32_t start;       /* offset in the store, multiple of 16 */
+    uint32_t start;       /* offset in the store, multiple of BLOB_ALIGNMENT */
     uint32_t total;
     uint32_t received;
 } blob_t;

@@ -6,6 +6,7 @@ enum { MAJOR_UINT = 0, MAJOR_NEGATIVE, MAJOR_BYTES, MAJOR_TEXT, MAJOR_ARRAY, MAJ
 
 typedef struct {
     uint8_t major;
+    uint8_t information;
     uint64_t argument;
 } head_t;
 
@@ -17,6 +18,7 @@ static bool read_head(const uint8_t *bytes, size_t length, size_t *at, head_t *h
     uint8_t first = bytes[(*at)++];
     uint8_t information = first & 0x1Fu;
     head->major = first >> 5;
+    head->information = information;
     head->argument = information;
     if (information < 24)
         return true;
@@ -121,6 +123,27 @@ bool cbor_get_uint(const cbor_map_t *map, const char *key, uint64_t *value)
     if (!find(map, key, &head, &behind) || head.major != MAJOR_UINT)
         return false;
     *value = head.argument;
+    return true;
+}
+
+bool cbor_get_float(const cbor_map_t *map, const char *key, float *value)
+{
+    head_t head;
+    size_t behind;
+    if (!find(map, key, &head, &behind))
+        return false;
+    if (head.major == MAJOR_UINT) {
+        *value = (float)head.argument;
+    } else if (head.major == MAJOR_SIMPLE && head.information == 26) {
+        uint32_t bits = (uint32_t)head.argument;
+        memcpy(value, &bits, sizeof bits);
+    } else if (head.major == MAJOR_SIMPLE && head.information == 27) {
+        double wide;
+        memcpy(&wide, &head.argument, sizeof wide);
+        *value = (float)wide;
+    } else {
+        return false;
+    }
     return true;
 }
 

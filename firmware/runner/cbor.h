@@ -28,6 +28,9 @@ bool cbor_get_uint(const cbor_map_t *map, const char *key, uint64_t *value);
 bool cbor_get_text(const cbor_map_t *map, const char *key, cbor_span_t *text);
 bool cbor_get_bytes(const cbor_map_t *map, const char *key, cbor_span_t *bytes);
 
+/* An unsigned integer, float32 or float64, rounded to float. */
+bool cbor_get_float(const cbor_map_t *map, const char *key, float *value);
+
 bool cbor_text_is(const cbor_span_t *text, const char *expected);
 
 /* ---- writing ---- */

@@ -33,7 +33,14 @@ uint32_t job_scratch_bytes(void);
 /* The scratch memory; 16-byte aligned. */
 uint8_t *job_scratch(void);
 
+/* The part of the scratch memory that takes the model's output. */
+uint8_t *job_output(void);
+
 bool job_infer(const job_parameters_t *job);
+bool job_train(const job_parameters_t *job);
+bool job_parameters(const job_parameters_t *job);
+bool job_restore(const job_parameters_t *job);
+bool job_forget(const job_parameters_t *job);
 
 #ifdef LAB_TEST_JOBS
 bool job_crash(const job_parameters_t *job);

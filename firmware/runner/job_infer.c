@@ -17,7 +17,7 @@ static void send_idle_mark(const job_parameters_t *job)
         region_send_idle_mark();
 }
 
-static void time_sample(const job_parameters_t *job, uint32_t sample, const int8_t *input, int8_t *output)
+static void time_sample(const job_parameters_t *job, uint32_t sample, const uint8_t *input, uint8_t *output)
 {
     for (uint32_t i = 0; i < job->repeats; i++) {
         region_begin("inference");
@@ -28,12 +28,12 @@ static void time_sample(const job_parameters_t *job, uint32_t sample, const int8
         if (i + 1 < job->repeats)
             session_event("inference", sample, times.begin, times.end);
         else
-            session_event_with_result("inference", sample, times.begin, times.end, (const uint8_t *)output,
+            session_event_with_result("inference", sample, times.begin, times.end, output,
                                       lab_model.output_bytes);
     }
 }
 
-static void profile_sample(const int8_t *input, int8_t *output, region_times_t *layers)
+static void profile_sample(const uint8_t *input, uint8_t *output, region_times_t *layers)
 {
     lab_model.infer_profiled(input, output, lab_arena, region_layer_hook, layers);
     for (uint32_t i = 0; i < lab_model.layer_count; i++)
@@ -46,9 +46,9 @@ bool job_infer(const job_parameters_t *job)
         session_error("input", "infer", "the blob does not hold this many samples");
         return false;
     }
-    const int8_t *samples = (const int8_t *)blob_data(job->blob);
+    const uint8_t *samples = blob_data(job->blob);
     region_times_t *layers = (region_times_t *)(void *)job_scratch();
-    int8_t *output = (int8_t *)(layers + lab_model.layer_count);
+    uint8_t *output = job_output();
 
     for (uint32_t i = 0; i < job->warmup; i++)
         lab_model.infer(samples, output, lab_arena);

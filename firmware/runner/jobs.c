@@ -11,6 +11,10 @@ static const struct {
     job_function_t function;
 } jobs[] = {
     {"infer", job_infer},
+    {"train", job_train},
+    {"parameters", job_parameters},
+    {"restore", job_restore},
+    {"forget", job_forget},
 #ifdef LAB_TEST_JOBS
     {"crash", job_crash},
     {"hang", job_hang},
@@ -29,13 +33,24 @@ job_function_t job_find(const cbor_span_t *name)
     return NULL;
 }
 
+static uint32_t times_bytes(void)
+{
+    uint32_t steps = lab_model.training != NULL ? lab_model.training->step_count : 0;
+    uint32_t most = steps > lab_model.layer_count ? steps : lab_model.layer_count;
+    return most * (uint32_t)sizeof(region_times_t);
+}
+
 uint32_t job_scratch_bytes(void)
 {
-    uint32_t layers = lab_model.layer_count * (uint32_t)sizeof(region_times_t);
-    return layers + ((lab_model.output_bytes + 15u) & ~15u);
+    return times_bytes() + ((lab_model.output_bytes + 15u) & ~15u);
 }
 
 uint8_t *job_scratch(void)
 {
     return lab_port.blob_store + lab_port.blob_bytes - job_scratch_bytes();
+}
+
+uint8_t *job_output(void)
+{
+    return job_scratch() + times_bytes();
 }

@@ -1,6 +1,7 @@
 #include "port.h"
 #include "region.h"
 #include "session.h"
+#include "training.h"
 
 /* Polling is fastest while a frame arrives; after this many empty polls the line counts as idle. */
 #define EMPTY_POLLS_BEFORE_IDLE 20000u
@@ -10,6 +11,7 @@ void lab_main(void)
     uint8_t bytes[64];
     uint32_t empty_polls = 0;
     region_init();
+    training_init();
     session_init();
     for (;;) {
         size_t count = port_read(bytes, sizeof bytes);

@@ -125,6 +125,15 @@ void session_event_with_result(const char *region, uint32_t index, uint64_t begi
         session_result(index, data, bytes);
 }
 
+void session_event_with_metric(const char *region, uint32_t index, uint64_t begin_cycles, uint64_t end_cycles,
+                               const char *name, float value)
+{
+    begin_event(region, index, begin_cycles, end_cycles);
+    wire_add_text(&frame, "n", name);
+    wire_add_float(&frame, "v", value);
+    finish();
+}
+
 void session_metric(const char *name, float value)
 {
     begin_sequenced("metric");
@@ -140,15 +149,17 @@ void session_log(const char *message)
     finish();
 }
 
-void session_result(uint32_t index, const uint8_t *data, uint32_t bytes)
+static void send_result(uint32_t index, const char *name, const uint8_t *data, uint32_t bytes, uint32_t chunk_bytes)
 {
     uint32_t offset = 0;
     do {
-        uint32_t chunk = bytes - offset < RESULT_CHUNK ? bytes - offset : RESULT_CHUNK;
+        uint32_t chunk = bytes - offset < chunk_bytes ? bytes - offset : chunk_bytes;
         begin_sequenced("result");
         wire_add_uint(&frame, "i", index);
+        if (name != NULL)
+            wire_add_text(&frame, "n", name);
         wire_add_bytes(&frame, "d", data + offset, chunk);
-        if (bytes > RESULT_CHUNK) {
+        if (bytes > chunk_bytes) {
             wire_add_uint(&frame, "o", offset);
             wire_add_uint(&frame, "z", bytes);
         }
@@ -156,6 +167,16 @@ void session_result(uint32_t index, const uint8_t *data, uint32_t bytes)
         offset += chunk;
     } while (offset < bytes);
     results++;
+}
+
+void session_result(uint32_t index, const uint8_t *data, uint32_t bytes)
+{
+    send_result(index, NULL, data, bytes, RESULT_CHUNK);
+}
+
+void session_named_result(uint32_t index, const char *name, const uint8_t *data, uint32_t bytes)
+{
+    send_result(index, name, data, bytes, RESULT_CHUNK - SESSION_NAME_CHARACTERS);
 }
 
 void session_crash(const char *code, const char *message, const char *const *names, const uint32_t *values,

@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define SESSION_NAME_CHARACTERS 255u
+
 /* Resets everything and says hello. */
 void session_init(void);
 
@@ -15,8 +17,13 @@ void session_event(const char *region, uint32_t index, uint64_t begin, uint64_t 
 /* An event and the result of its pass; in one frame where the result is short, since a UART counts bytes. */
 void session_event_with_result(const char *region, uint32_t index, uint64_t begin, uint64_t end, const uint8_t *data,
                                uint32_t bytes);
+/* An event and a number that belongs to its pass. */
+void session_event_with_metric(const char *region, uint32_t index, uint64_t begin, uint64_t end, const char *name,
+                               float value);
 void session_metric(const char *name, float value);
 void session_result(uint32_t index, const uint8_t *data, uint32_t bytes);
+/* A result that carries its name, of at most SESSION_NAME_CHARACTERS. */
+void session_named_result(uint32_t index, const char *name, const uint8_t *data, uint32_t bytes);
 void session_log(const char *message);
 void session_error(const char *code, const char *place, const char *message);
 

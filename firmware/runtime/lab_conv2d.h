@@ -1,8 +1,10 @@
 /* Convolution over all input channels, int8 NHWC, any kernel, stride and padding (no dilation, one group).
  * input [input_height][input_width][input_channels],
- * weights [output_channels][kernel_height][kernel_width][input_channels],
+ * weights packed as in lab_dense.h, inputs in the order [kernel_height][kernel_width][input_channels],
  * output [output_height][output_width][output_channels].
- * Scratch: 2 * kernel_height * kernel_width * input_channels bytes (two gathered receptive fields; never more).
+ * Scratch, 4-byte aligned, for K = kernel_height * kernel_width * input_channels rounded up to a multiple of four (four
+ * expanded receptive fields; never more): 8 * K bytes, and one pixel of zero points behind them; or where the channels are
+ * no multiple of four, 12 * K bytes.
  * Input, output and scratch must not overlap. */
 #ifndef LAB_CONV2D_H
 #define LAB_CONV2D_H
@@ -10,8 +12,8 @@
 #include <stdint.h>
 
 typedef struct {
-    const int8_t *weights;
-    const int32_t *bias; /* with the input's zero point folded in */
+    const int32_t *weights;
+    const int32_t *bias; /* with the input's zero point plus 128 folded in */
     const int32_t *multiplier;
     const uint8_t *shift;
     int32_t input_height, input_width, input_channels;

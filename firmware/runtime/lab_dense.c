@@ -3,20 +3,7 @@
 #include "lab_dot.h"
 #include "lab_requantize.h"
 
-/* The 4 products of inputs x rows x outputs at position i; written out because compilers keep the loop at -O2. */
-#define STEP(i)                  \
-    do {                         \
-        const int32_t a0 = x0[i]; \
-        const int32_t b0 = w0[i]; \
-        const int32_t b1 = w1[i]; \
-        const int32_t a1 = x1[i]; \
-        sums[0] += a0 * b0;      \
-        sums[1] += a0 * b1;      \
-        sums[2] += a1 * b0;      \
-        sums[3] += a1 * b1;      \
-    } while (0)
-
-static lab_requantization_t requantization(const lab_dense_t *dense)
+static lab_requantization_t lab_dense_requantization(const lab_dense_t *dense)
 {
     const lab_requantization_t how = {
         .multiplier = dense->multiplier,
@@ -28,71 +15,51 @@ static lab_requantization_t requantization(const lab_dense_t *dense)
     return how;
 }
 
-/* sums[2 * row + output] += row . weights, for two rows and two outputs: 4 loads for 4 multiply-accumulates, and all of
- * it in registers. */
-static void dot_2x2(const int8_t *x0, const int8_t *x1, const int8_t *w0, const int8_t *w1, int32_t count,
-                    int32_t *result)
+#if defined(__ARM_FEATURE_MVE)
+#include "arm/block_mve.h"
+#elif defined(__ARM_FEATURE_DSP)
+#include "arm/block_dsp.h"
+#else
+/* Rows one by one. */
+int32_t lab_dense_fast(const lab_dense_t *dense)
 {
-    int32_t sums[4] = {result[0], result[1], result[2], result[3]};
-    const int8_t *const end = x0 + (count & ~3);
-    while (x0 != end) {
-        STEP(0);
-        STEP(1);
-        STEP(2);
-        STEP(3);
-        x0 += 4;
-        x1 += 4;
-        w0 += 4;
-        w1 += 4;
+    (void)dense;
+    return 0;
+}
+#endif
+
+void lab_dense_row(const lab_dense_t *dense, const int8_t *row, int8_t *output, int8_t *scratch)
+{
+    const lab_requantization_t how = lab_dense_requantization(dense);
+    const lab_row_t values = lab_row(row, dense->inputs, scratch);
+    const int32_t words = lab_dense_padded(dense->inputs) / 2;
+    const int32_t *weights = dense->weights;
+    for (int32_t o = 0; o < dense->outputs; o += 2) {
+        const int32_t two = o + 1 < dense->outputs;
+        int32_t sums[2] = {dense->bias[o], two ? dense->bias[o + 1] : 0};
+        lab_row_dot(&values, weights, sums);
+        weights += words;
+        output[o] = lab_requantize_int8(how, sums[0], o);
+        if (two) {
+            output[o + 1] = lab_requantize_int8(how, sums[1], o + 1);
+        }
     }
-    for (int32_t i = 0; i < (count & 3); i++) {
-        STEP(i);
+}
+
+void lab_dense_four_rows(const lab_dense_t *dense, int32_t fast, const int8_t *const rows[4], int8_t *output,
+                         int8_t *scratch)
+{
+#if defined(__ARM_FEATURE_DSP)
+    if (fast) {
+        uint32_t *const values = (uint32_t *)(void *)scratch;
+        lab_block_t block = {.next = values, .inputs = lab_dense_padded(dense->inputs)};
+        lab_block_append(&block, rows, dense->inputs);
+        lab_block_multiply(dense, &block, values, output);
+        return;
     }
+#endif
+    (void)fast;
     for (int32_t i = 0; i < 4; i++) {
-        result[i] = sums[i];
-    }
-}
-
-void lab_dense_row(const lab_dense_t *dense, const int8_t *row, int8_t *output)
-{
-    const lab_requantization_t how = requantization(dense);
-    const int32_t inputs = dense->inputs;
-    const int8_t *weights = dense->weights;
-    int32_t o = 0;
-    for (; o + 3 < dense->outputs; o += 4) {
-        int32_t sums[4] = {dense->bias[o], dense->bias[o + 1], dense->bias[o + 2], dense->bias[o + 3]};
-        lab_dot_1x4(row, weights, inputs, sums);
-        weights += 4 * inputs;
-        for (int32_t i = 0; i < 4; i++) {
-            output[o + i] = lab_requantize_int8(how, sums[i], o + i);
-        }
-    }
-    for (; o < dense->outputs; o++) {
-        output[o] = lab_requantize_int8(how, lab_dot(row, weights, inputs, dense->bias[o]), o);
-        weights += inputs;
-    }
-}
-
-void lab_dense_two_rows(const lab_dense_t *dense, const int8_t *row0, const int8_t *row1, int8_t *output0,
-                        int8_t *output1)
-{
-    const lab_requantization_t how = requantization(dense);
-    const int32_t inputs = dense->inputs;
-    const int8_t *weights = dense->weights;
-    int32_t o = 0;
-    for (; o + 1 < dense->outputs; o += 2) {
-        const int32_t bias0 = dense->bias[o];
-        const int32_t bias1 = dense->bias[o + 1];
-        int32_t sums[4] = {bias0, bias1, bias0, bias1};
-        dot_2x2(row0, row1, weights, weights + inputs, inputs, sums);
-        weights += 2 * inputs;
-        for (int32_t i = 0; i < 2; i++) {
-            output0[o + i] = lab_requantize_int8(how, sums[i], o + i);
-            output1[o + i] = lab_requantize_int8(how, sums[2 + i], o + i);
-        }
-    }
-    if (o < dense->outputs) {
-        output0[o] = lab_requantize_int8(how, lab_dot(row0, weights, inputs, dense->bias[o]), o);
-        output1[o] = lab_requantize_int8(how, lab_dot(row1, weights, inputs, dense->bias[o]), o);
+        lab_dense_row(dense, rows[i], output + i * dense->outputs, scratch);
     }
 }

@@ -18,15 +18,27 @@ static void find_taps(const lab_depthwise_conv2d_t *layer, const int8_t *input, 
     }
 }
 
-/* Four channels at a time: a tap's pointer is loaded once for four multiply-accumulates. */
+#if defined(__ARM_FEATURE_MVE)
+#include "arm/depthwise_mve.h"
+#elif defined(__ARM_FEATURE_DSP)
+#include "arm/depthwise_dsp.h"
+#else
+/* No channels without either extension. */
+static int32_t convolve_fast(const lab_depthwise_conv2d_t *layer, const int8_t *input, int8_t *output, int8_t *scratch)
+{
+    (void)layer, (void)input, (void)output, (void)scratch;
+    return 0;
+}
+#endif
+
+/* The channels from `c` on, four at a time: a tap's pointer is loaded once for four multiply-accumulates. */
 static void convolve_pixel(const lab_depthwise_conv2d_t *layer, const lab_requantization_t how,
-                           const int8_t *const *taps, int32_t tap_count, int8_t *output)
+                           const int8_t *const *taps, int32_t tap_count, int32_t c, int8_t *output)
 {
     const int32_t channels = layer->channels;
     const int32_t *const bias = layer->bias;
     const int8_t *const weights = layer->weights;
     const int8_t *const *const end = taps + tap_count;
-    int32_t c = 0;
     for (; c + 3 < channels; c += 4) {
         const int8_t *w = weights + c;
         int32_t sums[4] = {bias[c], bias[c + 1], bias[c + 2], bias[c + 3]};
@@ -63,14 +75,16 @@ void lab_depthwise_conv2d(const lab_depthwise_conv2d_t *layer, const int8_t *inp
     const int8_t *taps[LAB_DEPTHWISE_TAPS];
     const int32_t tap_count = layer->kernel_height * layer->kernel_width;
 
-    if (scratch != 0) {
-        memset(scratch, layer->input_zero_point, (size_t)layer->channels);
+    const int32_t done = convolve_fast(layer, input, output, scratch); /* channels */
+    if (done == layer->channels) {
+        return;
     }
+    memset(scratch, layer->input_zero_point, (size_t)layer->channels);
     for (int32_t y = 0; y < layer->output_height; y++) {
         const int32_t top = y * layer->stride_height - layer->pad_top;
         for (int32_t x = 0; x < layer->output_width; x++) {
             find_taps(layer, input, top, x * layer->stride_width - layer->pad_left, scratch, taps);
-            convolve_pixel(layer, how, taps, tap_count, output);
+            convolve_pixel(layer, how, taps, tap_count, done, output);
             output += layer->channels;
         }
     }

@@ -1,7 +1,9 @@
 /* Depthwise convolution (one filter per channel), int8 NHWC, any stride and padding.
  * input [input_height][input_width][channels], weights [kernel_height][kernel_width][channels],
  * output [output_height][output_width][channels]; kernel_height * kernel_width <= LAB_DEPTHWISE_TAPS.
- * Scratch: `channels` bytes (a pixel of zero points); may be a null pointer where no window leaves the input.
+ * Scratch, 4-byte aligned, for P = (kernel_height + 1) / 2 pairs of rows that serve R = (2 P - kernel_height) /
+ * stride_height + 1 rows of output, and X = (output_width - 1) * stride_width + kernel_width columns of four channels:
+ * 16 * P * X bytes, 16 * (2 P - 1) * R * kernel_width bytes of weights and 64 more; at least `channels` bytes.
  * Input, output and scratch must not overlap. Stack: a table of LAB_DEPTHWISE_TAPS pointers. */
 #ifndef LAB_DEPTHWISE_CONV2D_H
 #define LAB_DEPTHWISE_CONV2D_H

@@ -13,21 +13,19 @@ static int8_t finish(const lab_fully_connected_t *layer, int32_t sum, int32_t ou
     return lab_clamp_int8((int32_t)bounded + layer->output_zero_point, layer->output_minimum, layer->output_maximum);
 }
 
-void lab_fully_connected(const lab_fully_connected_t *layer, const int8_t *input, int8_t *output)
+void lab_fully_connected(const lab_fully_connected_t *layer, const int8_t *input, int8_t *output, int8_t *scratch)
 {
-    const int32_t inputs = layer->inputs;
-    const int8_t *weights = layer->weights;
-    int32_t o = 0;
-    for (; o + 3 < layer->outputs; o += 4) {
-        int32_t sums[4] = {layer->bias[o], layer->bias[o + 1], layer->bias[o + 2], layer->bias[o + 3]};
-        lab_dot_1x4(input, weights, inputs, sums);
-        weights += 4 * inputs;
-        for (int32_t i = 0; i < 4; i++) {
-            output[o + i] = finish(layer, sums[i], o + i);
+    const lab_row_t row = lab_row(input, layer->inputs, scratch);
+    const int32_t words = lab_dense_padded(layer->inputs) / 2;
+    const int32_t *weights = layer->weights;
+    for (int32_t o = 0; o < layer->outputs; o += 2) {
+        const int32_t two = o + 1 < layer->outputs;
+        int32_t sums[2] = {layer->bias[o], two ? layer->bias[o + 1] : 0};
+        lab_row_dot(&row, weights, sums);
+        weights += words;
+        output[o] = finish(layer, sums[0], o);
+        if (two) {
+            output[o + 1] = finish(layer, sums[1], o + 1);
         }
-    }
-    for (; o < layer->outputs; o++) {
-        output[o] = finish(layer, lab_dot(input, weights, inputs, layer->bias[o]), o);
-        weights += inputs;
     }
 }

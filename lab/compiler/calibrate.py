@@ -6,6 +6,7 @@ histogram of what was seen: outliers that would cost everybody resolution are cl
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,6 +22,8 @@ Float64Array: TypeAlias = npt.NDArray[np.float64]
 BINS = 2048
 SHRINK = np.linspace(1.0, 0.3, 71)
 BATCH = 64
+Observer: TypeAlias = Callable[[str, torch.Tensor], None]
+"""Told a value's name and its elements."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,24 @@ class Histogram:
 
 def observe(graph: Graph, calibration: torch.Tensor) -> dict[str, Histogram]:
     """Histograms of every value of the graph over NHWC calibration inputs; two passes, bounded memory."""
+
+    def run(see: Observer) -> None:
+        for chunk in torch.split(calibration, BATCH):
+            graph.run(chunk, see)
+
+    return collect(run, {node.output: f"'{node.name}' at {node.source}" for node in graph.nodes})
+
+
+def collect(run: Callable[[Observer], None], places: Mapping[str, str]) -> dict[str, Histogram]:
+    """Histograms of every value that ``run`` tells; it is called twice, and must tell the same both times.
+
+    Args:
+        run: runs all calibration inputs.
+        places: value name to the words an error names it by.
+
+    Raises:
+        CompileError: a value is infinite or NaN.
+    """
     ranges: dict[str, tuple[float, float]] = {}
     counts: dict[str, Float64Array] = {}
 
@@ -47,9 +68,8 @@ def observe(graph: Graph, calibration: torch.Tensor) -> dict[str, Histogram]:
 
     with torch.no_grad():
         for see in (see_range, see_counts):
-            for chunk in torch.split(calibration, BATCH):
-                graph.run(chunk, see)
-            check_finite(graph, ranges)
+            run(see)
+            check_finite(ranges, places)
     return {name: Histogram(*widened(*ranges[name]), counts[name]) for name in counts}
 
 
@@ -58,12 +78,12 @@ def widened(low: float, high: float) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1e-6)
 
 
-def check_finite(graph: Graph, ranges: dict[str, tuple[float, float]]) -> None:
+def check_finite(ranges: Mapping[str, tuple[float, float]], places: Mapping[str, str]) -> None:
     """Refuse values that overflow on the calibration data."""
-    for node in graph.nodes:
-        if not np.isfinite(ranges[node.output]).all():
+    for name, bounds in ranges.items():
+        if not np.isfinite(bounds).all():
             raise CompileError(
-                f"'{node.name}' yields infinite or NaN values on the calibration data, at {node.source}",
+                f"infinite or NaN values on the calibration data: {places.get(name, name)}",
                 hint="check the weights and the scale of the inputs",
             )
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from lab.compiler.model import CompiledModel, Int8Array
+from lab.compiler.model import CompiledModel, FloatArray
 from lab.errors import CompileError, ToolMissing
 
+SampleArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.int8] | npt.NDArray[np.int32]
+TargetArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.int32]
+
 RUNTIME = Path(__file__).resolve().parents[2] / "firmware" / "runtime"
+INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 TRAP_UNDEFINED = ("-fsanitize=undefined", "-fno-sanitize-recover=all", "-fsanitize-undefined-trap-on-error")
 
@@ -34,12 +41,28 @@ class ModelStruct(ctypes.Structure):
         ("output_zero_point", ctypes.c_int32),
         ("input_scale", ctypes.c_float),
         ("input_zero_point", ctypes.c_int32),
+        ("input_is_float", ctypes.c_uint32),
+        ("output_is_float", ctypes.c_uint32),
+        ("training", ctypes.c_void_p),
     )
 
 
 def runtime_sources() -> list[Path]:
     """The C files of the runtime, in a fixed order."""
     return sorted(RUNTIME.glob("*.c"))
+
+
+def needed_sources(sources: Iterable[str]) -> list[Path]:
+    """The C files of the runtime that code needs: those of the headers it includes, and theirs, in a fixed order."""
+    needed: set[Path] = set()
+    waiting = list(sources)
+    while waiting:
+        for header in INCLUDE.findall(waiting.pop()):
+            for path in (RUNTIME / header, (RUNTIME / header).with_suffix(".c")):
+                if path.is_file() and path not in needed:
+                    needed.add(path)
+                    waiting.append(path.read_text(encoding="utf-8"))
+    return sorted(path for path in needed if path.suffix == ".c")
 
 
 def build_shared_library(
@@ -54,11 +77,45 @@ def build_shared_library(
     if shutil.which(compiler) is None:
         raise ToolMissing(f"C compiler '{compiler}' is not installed", hint=f"apt-get install {compiler}")
     command = [compiler, *WARNINGS, *flags, "-fPIC", "-shared", f"-I{RUNTIME}", "-o", str(output)]
-    done = subprocess.run([*command, *map(str, sources)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, *map(str, sources), "-lm"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise CompileError(
             f"{compiler} refused the generated code:\n{done.stderr}", hint="this is a defect of the lab's compiler"
         )
+
+
+class TrainingState(ctypes.Structure):
+    """``lab_training_state_t`` of ``lab_training.h``."""
+
+    _fields_ = (("learning_rate", ctypes.c_float), ("step", ctypes.c_uint32), ("random", ctypes.c_uint32))
+
+
+class VariableStruct(ctypes.Structure):
+    """``lab_variable_t``."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("data", ctypes.c_void_p),
+        ("initial", ctypes.c_void_p),
+        ("bytes", ctypes.c_uint32),
+    )
+
+
+class TrainingStruct(ctypes.Structure):
+    """``lab_training_t``."""
+
+    _fields_ = (
+        ("target_bytes", ctypes.c_uint32),
+        ("target_classes", ctypes.c_uint32),
+        ("variable_count", ctypes.c_uint32),
+        ("variables", ctypes.POINTER(VariableStruct)),
+        ("step_count", ctypes.c_uint32),
+        ("step_names", ctypes.POINTER(ctypes.c_char_p)),
+        ("forward", ctypes.CFUNCTYPE(ctypes.c_float, *[ctypes.c_void_p] * 4)),
+        ("backward", ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)),
+        ("update", ctypes.c_void_p),
+        ("step_profiled", ctypes.c_void_p),
+    )
 
 
 class HostModel:
@@ -82,13 +139,14 @@ class HostModel:
             (folder / name).write_text(text, encoding="utf-8")
         library_path = folder / f"{compiled.digest[:16]}.so"
         build_shared_library(
-            [folder / "model.c", *runtime_sources()],
+            [folder / "model.c", *needed_sources(compiled.sources.values())],
             library_path,
             compiler=compiler,
             flags=[*flags, f"-I{folder}"],
         )
         self._library = ctypes.CDLL(str(library_path))
         self._model = ModelStruct.in_dll(self._library, "lab_model")
+        self._input_dtype = np.dtype(compiled.input.dtype)
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -105,11 +163,11 @@ class HostModel:
         """Scale (as float32) and zero point of the output, as linked into the image."""
         return float(self._model.output_scale), int(self._model.output_zero_point)
 
-    def run(self, samples: Int8Array, *, arena_fill: int = 0) -> Int8Array:
-        """Run int8 samples ``(n, …)``, one by one in one arena, to ``(n, output bytes)``.
+    def run(self, samples: SampleArray, *, arena_fill: int = 0) -> SampleArray:
+        """Run samples ``(n, …)``, one by one in one arena, to ``(n, output elements)``.
 
         Args:
-            samples: NHWC samples, back to back.
+            samples: NHWC samples of the model's type, back to back.
             arena_fill: byte the arena holds before the first sample.
 
         Raises:
@@ -117,16 +175,90 @@ class HostModel:
             CompileError: the code wrote past its arena.
         """
         count = len(samples)
-        if samples.dtype != np.int8 or samples.size != count * self._model.input_bytes:
-            raise ValueError(f"samples are {samples.dtype} {samples.shape}; one is {self._model.input_bytes} int8")
+        dtype = self._input_dtype
+        if samples.dtype != dtype or samples.nbytes != count * self._model.input_bytes:
+            size = self._model.input_bytes
+            raise ValueError(f"samples are {samples.dtype} {samples.shape}; one is {size} bytes of {dtype}")
         flat = np.ascontiguousarray(samples).reshape(count, -1)
-        outputs = np.zeros((count, self._model.output_bytes), dtype=np.int8)
-        guard = 64
-        memory = np.full(self.arena_bytes + 2 * guard, arena_fill, dtype=np.uint8)
-        start = -memory.ctypes.data % 16 + 16
-        memory[:start] = memory[start + self.arena_bytes :] = 0xA5
+        output_dtype = np.dtype(np.float32 if self._model.output_is_float else np.int8)
+        outputs = np.zeros((count, self._model.output_bytes // output_dtype.itemsize), dtype=output_dtype)
+        arena = _Arena(self.arena_bytes, arena_fill)
         for index in range(count):
-            self._model.infer(flat[index].ctypes.data, outputs[index].ctypes.data, memory.ctypes.data + start)
-        if not ((memory[:start] == 0xA5).all() and (memory[start + self.arena_bytes :] == 0xA5).all()):
-            raise CompileError(f"the code wrote outside its arena of {self.arena_bytes} bytes", hint="please report it")
+            self._model.infer(flat[index].ctypes.data, outputs[index].ctypes.data, arena.address)
+        arena.check()
         return outputs
+
+
+class HostTraining(HostModel):
+    """A compiled model that trains on the host; arguments and errors as for :class:`HostModel`."""
+
+    def __init__(
+        self, compiled: CompiledModel, folder: Path, *, compiler: str = "gcc", flags: Sequence[str] = ("-O2",)
+    ) -> None:
+        super().__init__(compiled, folder, compiler=compiler, flags=flags)
+        if compiled.training is None:
+            raise ValueError(f"model '{compiled.name}' is compiled for inference only")
+        self._compiled_training = compiled.training
+        self._training = ctypes.cast(self._model.training, ctypes.POINTER(TrainingStruct)).contents
+        self._update = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(self._training.update or 0)
+        self._arena = _Arena(self.arena_bytes, 0)
+        self.state = TrainingState(0.0, 0, 1)
+        self.reset()
+
+    def reset(self) -> None:
+        """Set every variable to what it was compiled with."""
+        self._library.lab_training_reset(ctypes.byref(self._training))
+        self.state = TrainingState(0.0, 0, 1)
+
+    def step(self, sample: SampleArray, target: TargetArray, learning_rate: float) -> float:
+        """One training step on one batch; yields the loss before the update.
+
+        Raises:
+            ValueError: a sample or target of another size.
+            CompileError: the code wrote past its arena.
+        """
+        for what, found, expected in (
+            ("sample", sample.nbytes, self._model.input_bytes),
+            ("target", target.nbytes, self._training.target_bytes),
+        ):
+            if found != expected:
+                raise ValueError(f"a {what} of a step has {expected} bytes, found {found}")
+        self.state.learning_rate = learning_rate
+        self.state.step += 1
+        sample_data, target_data = sample.tobytes(), target.tobytes()
+        output = np.zeros(self._model.output_bytes, dtype=np.uint8)
+        where, state = self._arena.address, ctypes.addressof(self.state)
+        loss = self._training.forward(sample_data, target_data, output.ctypes.data, where)
+        self._training.backward(sample_data, target_data, where, state)
+        if self._training.update:
+            self._update(where, state)
+        self._arena.check()
+        return float(loss)
+
+    def variables(self) -> dict[str, FloatArray]:
+        """Every variable as PyTorch holds it."""
+        return self._compiled_training.to_torch(self.raw_variables())
+
+    def raw_variables(self) -> dict[str, bytes]:
+        """Every variable as it lies in memory."""
+        variables = [self._training.variables[index] for index in range(self._training.variable_count)]
+        return {one.name.decode(): ctypes.string_at(one.data, one.bytes) for one in variables}
+
+
+class _Arena:
+    """Aligned memory with guards on both sides."""
+
+    GUARD = 64
+
+    def __init__(self, size: int, fill: int) -> None:
+        self._memory = np.full(size + 2 * self.GUARD, fill, dtype=np.uint8)
+        self._start = -self._memory.ctypes.data % 16 + 16
+        self._size = size
+        self._memory[: self._start] = self._memory[self._start + size :] = 0xA5
+        self.address = self._memory.ctypes.data + self._start
+
+    def check(self) -> None:
+        """Raises: CompileError: something was written outside."""
+        outside = (self._memory[: self._start], self._memory[self._start + self._size :])
+        if not all((part == 0xA5).all() for part in outside):
+            raise CompileError(f"the code wrote outside its arena of {self._size} bytes", hint="please report it")

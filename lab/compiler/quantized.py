@@ -16,7 +16,7 @@ from lab.compiler.model import Int8Array
 if TYPE_CHECKING:
     import torch
 
-IntegerArray: TypeAlias = npt.NDArray[np.int8] | npt.NDArray[np.uint8] | npt.NDArray[np.int32]
+ConstantArray: TypeAlias = npt.NDArray[np.generic]
 REFERENCE_BATCH = 64
 """Samples the integer reference evaluates at once; bounds its memory."""
 
@@ -48,7 +48,7 @@ class Constant:
     """
 
     name: str
-    values: IntegerArray
+    values: ConstantArray
     comment: str
 
 
@@ -57,16 +57,22 @@ class KernelCall:
     """How a layer calls its kernel.
 
     Attributes:
-        kernel: C function; ``<kernel>_t`` is its descriptor and ``<kernel>.h`` its header.
+        kernel: C function; ``<kernel>.h`` is its header and ``<kernel>_t`` its descriptor, where no others are named.
         constants: arrays the descriptor points to.
-        fields: scalar fields of the descriptor, name to value.
-        takes_scratch: the kernel's last parameter is its scratch, a null pointer where the plan has none.
+        fields: other fields of the descriptor, name (``layer.batch`` in a nested one) to value; a tuple fills an array.
+        bound: descriptor fields that point to a constant or parameter among the inputs, with its position.
+        takes_scratch: a scratch pointer follows the tensors, a null pointer where the plan has none.
+        takes_state: the last parameter is the ``lab_training_state_t``.
     """
 
     kernel: str
     constants: tuple[Constant, ...]
-    fields: tuple[tuple[str, int], ...]
+    fields: tuple[tuple[str, int | float | tuple[int, ...]], ...]
     takes_scratch: bool = False
+    takes_state: bool = False
+    descriptor: str = ""
+    header: str = ""
+    bound: tuple[tuple[str, int], ...] = ()
 
 
 class QuantizedOperator(ABC):

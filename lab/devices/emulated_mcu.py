@@ -88,7 +88,7 @@ class QemuTarget:
             qemu.release()
             session = Session(stream, board_is_alive=qemu.check_alive)
             session.open(build_id=artifact.build_id, ask=False)
-            session.put("samples", job.blob, qemu if self._machine.shared_bytes else None)
+            session.put_all(job.all_blobs, qemu if self._machine.shared_bytes else None)
             events = [event for event in session.run(job) if isinstance(event, RegionEvent)]
             return match_counts(events, _settled_counts(qemu, 2 * len(events)))
 

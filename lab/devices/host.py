@@ -50,7 +50,7 @@ class Host:
             raise ProtocolError(f"{self.identity.name}: nothing is deployed", hint="call deploy() first")
         if self._session.unfinished_job:
             self._session.open(build_id=self._deployed().build_id)
-        self._session.put("samples", job.blob)
+        self._session.put_all(job.all_blobs)
         yield from self._session.run(job, silence_s)
 
     def reset(self, kind: ResetKind) -> Hello:

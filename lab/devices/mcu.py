@@ -92,7 +92,7 @@ class Mcu:
             self._open_session(announced=False)
         session = self._open()
         try:
-            session.put("samples", job.blob, self._target.memory)
+            session.put_all(job.all_blobs, self._target.memory)
             yield from session.run(job, silence_s)
         except DeviceError as error:
             raise self._explain(error) from error

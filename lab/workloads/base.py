@@ -14,6 +14,7 @@ from lab.compiler.model import CompiledModel
 from lab.events import Job
 
 Int8Array: TypeAlias = npt.NDArray[np.int8]
+FloatArray: TypeAlias = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,20 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class TrainingPlan:
+    """How a workload is trained on the device before its job runs.
+
+    Attributes:
+        job: from :func:`lab.training.training_job`.
+        check: takes the losses, float32 (steps,), and the raw bytes of every variable afterwards by name; raises
+            :class:`lab.errors.WorkloadError` when they are not acceptable and returns the scores.
+    """
+
+    job: Job
+    check: Callable[[FloatArray, Mapping[str, bytes]], list[Score]]
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A workload made ready on the host.
 
@@ -73,6 +88,8 @@ class Prepared:
             when they are not acceptable and returns the scores.
         facts: sentences for the report (reference accuracy, bounds).
         figures: what is recorded beside the measurements.
+        training: what the device is trained on, from the values it was compiled with, before ``job`` runs; None for
+            inference only.
     """
 
     model: CompiledModel
@@ -84,6 +101,7 @@ class Prepared:
     check: Callable[[Int8Array], list[Score]]
     facts: tuple[str, ...] = field(default=())
     figures: tuple[Figure, ...] = ()
+    training: TrainingPlan | None = None
 
 
 class Workload(Protocol):

@@ -28,7 +28,7 @@ def built(board: str, cache: Path, fault: str = "") -> Artifact:
     border = TensorSpec((VALUES,), 1.0, 0)
     layers = (LayerInfo("all", "elementwise", 64, 0, (64,), (64,)),)
     sources = {path.name: path.read_text() for path in TINY_MODEL.iterdir()}
-    begin = "static void infer(const int8_t *input, int8_t *output, uint8_t *arena)\n{\n"
+    begin = "static void infer(const void *input, void *output, uint8_t *arena)\n{\n"
     assert begin in sources["model.c"]
     sources["model.c"] = sources["model.c"].replace(begin, begin + fault)
     model = CompiledModel("tiny", sources, border, border, layers, (), 96, 64, "0" * 64)

@@ -164,13 +164,13 @@ __attribute__((noinline)) static void store(volatile int8_t *to)
     (void)to;
     {body_stores}
 }}
-static void infer(const int8_t *input, int8_t *output, uint8_t *arena)
+static void infer(const void *input, void *output, uint8_t *arena)
 {{
     (void)input, (void)output, (void)arena;
     load(&cell);
     store(&cell);
 }}
-static void infer_profiled(const int8_t *input, int8_t *output, uint8_t *arena, lab_layer_hook hook, void *context)
+static void infer_profiled(const void *input, void *output, uint8_t *arena, lab_layer_hook hook, void *context)
 {{
     (void)input, (void)output, (void)arena;
     hook(context, 0, 1);

@@ -12,11 +12,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers.trained import CLASSES, INPUTS, VARIABLES_BYTES, trained_model
 
 from lab import build as build_module
 from lab.artifact import Artifact
 from lab.build import ELF_NAME, boards, build, check_fits, symbolize
-from lab.compiler.model import BufferPlan, CompiledModel, LayerInfo, TensorSpec
+from lab.compiler.model import BufferPlan, CompiledModel, LayerInfo, TensorSpec, Variable
 from lab.errors import CompileError, ConfigError, InfrastructureError, ToolMissing
 
 TINY_MODEL = Path(__file__).resolve().parents[1] / "data" / "tiny_model"
@@ -81,7 +82,7 @@ def test_the_same_content_gives_the_same_bytes_in_another_cache(image: Artifact,
 
 def test_everything_that_goes_in_changes_the_build_id(image: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     model, board = tiny_model(), build_module._read_board("mps2-an386")
-    plain, with_tests = build_module._Options(False, False), build_module._Options(True, False)
+    plain, with_tests = build_module._Options(False, ""), build_module._Options(True, "")
     changed_model = tiny_model(**{"^ 0x55": "^ 0x56"})
     seen = [
         build_module._digest(model, board, plain, image.toolchain),
@@ -215,7 +216,38 @@ def test_an_unknown_board_lists_the_known_ones(cache: Path) -> None:
 
 def test_bare_metal_has_no_sanitizers(cache: Path) -> None:
     with pytest.raises(ConfigError, match="bare metal"):
-        build(tiny_model(), "mps2-an386", cache=cache, sanitize=True)
+        build(tiny_model(), "mps2-an386", cache=cache, sanitize="address,undefined")
+
+
+def test_what_training_changes_counts_against_the_ram() -> None:
+    """2,412 bytes of variables: what fits by itself does not fit with them."""
+    model = trained_model()
+    assert model.training is not None
+    variables = tuple(
+        Variable(name, "float32", (size,), (0,), (size,)) for name, size in (("w", 300), ("b", 3), ("w.momentum", 300))
+    )
+    trained = dataclasses.replace(model, training=dataclasses.replace(model.training, variables=variables))
+    ram = model.arena_bytes + build_module.RUNNER_RAM_BYTES
+    check_fits(model, 2**20, ram, 2**17)
+    check_fits(trained, 2**20, ram + VARIABLES_BYTES, 2**17)
+    told = rf"the arena, the variables, .* need {ram + 2412} bytes, the RAM is {ram + 2411}"
+    with pytest.raises(CompileError, match=told):
+        check_fits(trained, 2**20, ram + 2411, 2**17)
+
+
+def test_an_image_tells_what_training_changes(cache: Path) -> None:
+    memory = build(trained_model(), "mps2-an386", cache=cache).memory
+    untrained = build(tiny_model(), "mps2-an386", cache=cache).memory
+    assert (memory.variables_bytes, untrained.variables_bytes) == (VARIABLES_BYTES, 0)
+    assert memory.weights_bytes == 4 * (INPUTS * CLASSES + CLASSES)
+    # The C library keeps a few words of its own for expf and logf.
+    assert 0 <= memory.static_ram_bytes - untrained.static_ram_bytes < 256
+
+
+def test_mlperf_takes_int8_models_only(cache: Path) -> None:
+    model = dataclasses.replace(tiny_model(), input=TensorSpec((16,), 1.0, 0, "float32"))
+    with pytest.raises(ConfigError, match="'tiny' takes float32 and yields int8; MLPerf Tiny's are int8 models"):
+        build(model, "host", cache=cache, personality="mlperf")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch import nn
 
 from lab.compiler import compile, compile_with_reference
 from lab.compiler.graph import to_nhwc
-from lab.compiler.host import RUNTIME, TRAP_UNDEFINED, WARNINGS, HostModel, runtime_sources
+from lab.compiler.host import RUNTIME, TRAP_UNDEFINED, WARNINGS, HostModel, needed_sources
 from lab.compiler.model import CompiledModel, FloatArray
 from lab.compiler.quantized import QuantizedGraph
 from lab.compiler.reference import run_fake_quantized
@@ -221,8 +221,8 @@ def test_profiled_schedule_under_address_sanitizer(built: Built, tmp_path: Path)
     for name, text in {**built.compiled.sources, "main.c": MAIN}.items():
         (tmp_path / name).write_text(text)
     flags = ["-std=c11", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{RUNTIME}"]
-    files = ["main.c", "model.c", *map(str, runtime_sources())]
-    subprocess.run(["gcc", *flags, *files, "-o", "run"], cwd=tmp_path, check=True)
+    files = ["main.c", "model.c", *map(str, needed_sources(built.compiled.sources.values()))]
+    subprocess.run(["gcc", *flags, *files, "-o", "run", "-lm"], cwd=tmp_path, check=True)
     samples = np.ascontiguousarray(built.samples[:5])
     done = subprocess.run([tmp_path / "run"], input=samples.tobytes(), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
@@ -239,7 +239,8 @@ def test_layers_of_ds_cnn() -> None:
     assert compiled.macs == 125 * 64 * 40 + 4 * 125 * 64 * (9 + 64) + 64 * 10
     channels = 64 * 9 + 10
     assert compiled.weights_bytes == 64 * 40 + 4 * 64 * (9 + 64) + 640 + channels * 9
-    assert compiled.arena_bytes == compiled.lower_bound_bytes == 2 * 125 * 64 + 64
+    scratch = max(buffer.size for buffer in compiled.buffers if buffer.name.endswith(".scratch"))
+    assert compiled.arena_bytes == compiled.lower_bound_bytes == 2 * 125 * 64 + scratch
     assert compiled.input.shape == (49, 10, 1)
     assert compiled.layers[0].output_shape == (25, 5, 64)
 
@@ -270,7 +271,9 @@ def test_arena_limit_names_the_largest_layer() -> None:
     assert f"{limit} bytes, {limit - 1} bytes are allowed" in text
     marked = [line for line in text.splitlines() if "<- largest" in line]
     assert [line.split()[0] for line in marked] == ["3"]
-    assert marked[0].split()[1:5] == ["2000", "2000", "16", str(limit)]
+    inputs, output, scratch, kept, total = (int(word) for word in marked[0].split()[1:6])
+    assert (inputs, output, kept) == (2000, 2000, 0)
+    assert inputs + output + scratch == total == limit
 
 
 def test_host_model_refuses_wrong_samples_and_missing_compiler(built: Built, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ CALIBRATIONS = [
     (torch.zeros(4, 5), "calibration data of NHWC shape"),
     (torch.zeros(4, 3, dtype=torch.float64), "torch.float64"),
     (torch.full((4, 3), float("nan")), "NaN or infinite"),
-    (torch.full((4, 3), 3e38), "yields infinite or NaN values"),
+    (torch.full((4, 3), 3e38), "infinite or NaN values on the calibration data: 'linear'"),
 ]
 
 

@@ -24,8 +24,8 @@ def test_no_input_makes_the_device_misbehave(target: str, tmp_path: Path) -> Non
     assert not list((tmp_path / "findings").iterdir())
 
 
-def test_the_fuzzer_reaches_a_whole_inference(tmp_path: Path) -> None:
-    """The seeds alone must cover the job, or the runs above prove little."""
+def test_the_fuzzer_reaches_whole_jobs(tmp_path: Path) -> None:
+    """The seeds alone must cover the jobs, or the runs above prove little."""
     subprocess.run([str(SCRIPT), "session", "-runs=1", str(tmp_path)], capture_output=True, check=True)
     done = subprocess.run(
         [
@@ -41,3 +41,5 @@ def test_the_fuzzer_reaches_a_whole_inference(tmp_path: Path) -> None:
     )
     covered = set(re.findall(r"^COVERED_FUNC: hits: \d+ edges: \S+ (\w+)", done.stderr, re.MULTILINE))
     assert {"job_infer", "infer_profiled", "blob_adopt", "blob_put", "memory_arena_guard_intact"} <= covered
+    assert {"forward", "backward", "update", "step_profiled", "job_parameters", "job_forget"} <= covered
+    assert {"sample_at", "message_text", "job_restore", "read_u32"} <= covered

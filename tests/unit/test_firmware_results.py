@@ -16,13 +16,15 @@ SOURCE = """
 #include "model.h"
 #include "lab_model.h"
 static const char *const layer_names[] = {"stretch"};
-static void infer(const int8_t *input, int8_t *output, uint8_t *arena)
+static void infer(const void *input, void *output, uint8_t *arena)
 {
+    const int8_t *sample = input;
+    int8_t *stretched = output;
     arena[0] = 1;
     for (int i = 0; i < OUTPUT; i++)
-        output[i] = (int8_t)(input[i % INPUT] + i);
+        stretched[i] = (int8_t)(sample[i % INPUT] + i);
 }
-static void infer_profiled(const int8_t *input, int8_t *output, uint8_t *arena, lab_layer_hook hook, void *context)
+static void infer_profiled(const void *input, void *output, uint8_t *arena, lab_layer_hook hook, void *context)
 {
     hook(context, 0, 1);
     infer(input, output, arena);

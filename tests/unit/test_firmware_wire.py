@@ -22,6 +22,8 @@ TINY_MODEL = ROOT / "tests" / "data" / "tiny_model"
 RUNNER = FIRMWARE / "runner"
 MTU = 1024
 SAMPLE_BYTES = 64
+# The thread sanitizer needs the larger one.
+STACK_BYTES = (512 * 1024, 2 * 1024 * 1024)
 OFFSETS = bytes(range(8)) + bytes(56)
 
 Message = dict[str, object]
@@ -339,11 +341,11 @@ class Runner:
         return self.process.communicate()[1].decode(errors="replace")
 
 
-@pytest.fixture(scope="session")
-def runner_elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["address,undefined", "thread"])
+def runner_elf(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runner")
     options = {"LAB_BOARD": "host", "LAB_MODEL_DIR": TINY_MODEL, "LAB_BUILD_ID": "00112233445566ff"}
-    options |= {"LAB_TEST_JOBS": "ON", "LAB_SANITIZE": "ON"}
+    options |= {"LAB_TEST_JOBS": "ON", "LAB_SANITIZE": request.param}
     configure = ["cmake", "-G", "Ninja", "-S", FIRMWARE, "-B", folder, *(f"-D{k}={v}" for k, v in options.items())]
     subprocess.run([str(part) for part in configure], check=True, capture_output=True)
     subprocess.run(["ninja", "-C", str(folder)], check=True, capture_output=True)
@@ -379,9 +381,10 @@ def test_the_device_says_hello_by_itself_with_all_that_the_specification_lists(r
     runner.close()
     assert hello == {
         "t": "hello", "s": 0, "v": 1, "b": "00112233445566ff", "d": "host", "k": "monotonic", "h": 10**9, "u": MTU,
-        "cr": 1, "ba": 0, "bs": hello["bs"], "ar": 96, "st": 512 * 1024, "mo": "tiny",
+        "cr": 1, "ba": 0, "bs": hello["bs"], "ar": 96, "st": hello["st"], "mo": "tiny",
     }  # fmt: skip
     assert 15 * 2**20 < int(str(hello["bs"])) < 16 * 2**20
+    assert hello["st"] in STACK_BYTES
 
 
 def test_infer_reports_every_pass_every_result_and_the_end(runner: Runner) -> None:
@@ -399,7 +402,7 @@ def test_infer_reports_every_pass_every_result_and_the_end(runner: Runner) -> No
     results = {m["i"]: m["d"] for m in received if "d" in m}
     assert results == {k: expected_output(sample) for k, sample in enumerate(samples)}
     assert (done["n"], done["x"], done["a"]) == (12, 3, SAMPLE_BYTES)
-    assert 0 < int(str(done["y"])) < 512 * 1024
+    assert 0 < int(str(done["y"])) < max(STACK_BYTES)
     assert int(str(done["c"])) >= 2 * 50_000  # two quiet times of 50 µs, in ns
 
 

@@ -31,6 +31,7 @@ _RANKS = {
     "lab.compiler": 3,
     "lab.devices": 3,
     "lab.doctor": 3,
+    "lab.training": 3,
     "lab.transports": 2,
     "lab.emulators": 2,
     "lab.power": 2,
@@ -113,7 +114,7 @@ def test_imports_point_downwards() -> None:
     ("importer", "imported", "wrong"),
     [
         ("lab.transports.serial", "lab.devices.mcu", True),
-        ("lab.transports.serial", "lab.compiler.planner", True),
+        ("lab.transports.serial", "lab.compiler.memory", True),
         ("lab.compiler.driver", "lab.devices.mcu", True),
         ("lab.devices.mcu", "lab.transports.serial.open", False),
         ("lab.devices.mcu", "lab.workloads.base", True),

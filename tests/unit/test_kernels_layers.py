@@ -274,6 +274,7 @@ COMPILERS = (
     ("arm-none-eabi-gcc", "-mcpu=cortex-m4"),
     ("arm-none-eabi-gcc", "-mcpu=cortex-m7"),
     ("arm-none-eabi-gcc", "-mcpu=cortex-m55+nomve"),
+    ("arm-none-eabi-gcc", "-mcpu=cortex-m55 -mfloat-abi=hard"),
     ("clang-14", "-O2"),
 )
 
@@ -282,7 +283,7 @@ COMPILERS = (
 @pytest.mark.parametrize("source", runtime_sources(), ids=lambda path: path.stem)
 def test_compiles_without_warnings(compiler: str, flag: str, source: Path, tmp_path: Path) -> None:
     assert shutil.which(compiler), f"{compiler} is needed for this test: apt-get install {compiler}"
-    command = [compiler, *WARNINGS, "-O2", flag, "-c", str(source), "-o", str(tmp_path / "x.o")]
+    command = [compiler, *WARNINGS, "-O2", *flag.split(), "-c", str(source), "-o", str(tmp_path / "x.o")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

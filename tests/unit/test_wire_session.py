@@ -167,7 +167,10 @@ class Device:
         if total > BLOB_BYTES:
             return "size"
         if "p" in message:
-            data = bytes(self.memory[:total])
+            at = message["p"] - BLOB_ADDRESS
+            if at % 16:
+                return "size"
+            data = bytes(self.memory[at : at + total])
             self.blobs[name] = bytearray(data)
             return "" if zlib.crc32(data) == message["k"] else "checksum"
         if message["o"] == 0:
@@ -448,6 +451,43 @@ def test_memory_port() -> None:
     session.put("samples", data, device)
     assert device.blobs["samples"] == data
     assert [sorted(message) for message in device.executed] == [["k", "n", "p", "s", "t", "z"]]
+
+
+def test_the_blobs_of_a_job_lie_behind_each_other_in_memory() -> None:
+    device = Device(ba=BLOB_ADDRESS)
+    blobs = {"samples": bytes(range(33)), "targets": b"", "order": b"xy", "checkpoint": b"z" * 16}
+    opened(device).put_all(blobs, device)
+    assert device.blobs == blobs
+    assert [message["p"] - BLOB_ADDRESS for message in device.executed] == [0, 48, 48, 64]
+
+
+def test_blobs_that_do_not_fit_together_are_refused_before_they_are_sent() -> None:
+    device = Device(ba=BLOB_ADDRESS)
+    with pytest.raises(ProtocolError, match=r"'targets' has 17 bytes; .* behind the 4080"):
+        opened(device).put_all({"samples": bytes(4080), "targets": bytes(17)}, device)
+
+
+def test_over_the_wire_the_blobs_of_the_last_job_make_room_first() -> None:
+    """A blob may grow only where nothing lies behind it; the same sizes again find their places as they are."""
+    device = Device()
+    session = opened(device)
+    session.put_all({"samples": b"12", "targets": b"3"})
+    session.put_all({"samples": b"34", "targets": b"5"})
+    session.put_all({"samples": b"4567", "order": b"8"})
+    sent = [(message["n"], message["d"]) for message in device.executed]
+    first, second = [("samples", b"12"), ("targets", b"3")], [("samples", b"34"), ("targets", b"5")]
+    assert sent == [*first, *second, ("samples", b""), ("targets", b""), ("samples", b"4567"), ("order", b"8")]
+
+
+def test_a_metric_may_come_with_its_event_and_a_result_with_its_name() -> None:
+    piece = {"t": "result", "i": 1, "n": "weight", "z": 4}
+    pieces = [{**piece, "o": 0, "d": b"ab"}, {**piece, "o": 2, "d": b"cd"}]
+    frames = [{**event(0), "n": "loss", "v": 0.5}, {"t": "result", "i": 0, "n": "bias", "d": b"x"}, *pieces, DONE]
+    got = list(opened(Device(frames)).run(job()))
+    assert got[0] == RegionEvent("inference", 0, 0, 42)
+    assert got[1:-1] == [MetricEvent("loss", 0.5), ResultEvent(0, b"x", "bias"), ResultEvent(1, b"abcd", "weight")]
+    with pytest.raises(ProtocolError, match="frame 'event': 'v' is 'much', expected a number"):
+        list(opened(Device([{**event(0), "n": "loss", "v": "much"}])).run(job()))
 
 
 def test_memory_that_does_not_hold_what_was_placed() -> None:

@@ -1,4 +1,4 @@
 set(LAB_TOOLCHAIN arm-none-eabi)
-set(LAB_CPU_FLAGS -mcpu=cortex-m55+nomve -mfloat-abi=hard -mthumb)
+set(LAB_CPU_FLAGS -mcpu=cortex-m55 -mfloat-abi=hard -mthumb)
 set(LAB_BOARD_FAMILY mps2)
 set(LAB_BOARD_CLOCK sse)

@@ -17,6 +17,7 @@ from lab.compiler.operators.weights import (
     QuantizedWeights,
     fake_quantize_weights,
     minimum_output_scale,
+    padded_inputs,
     quantize_weights,
 )
 from lab.compiler.quantized import Affine, KernelCall, QuantizedOperator
@@ -76,11 +77,12 @@ class QuantizedConv2d(QuantizedOperator):
         return self.weights.finish(to_nhwc(sums).to(torch.int64))
 
     def call(self, inputs: Sequence[Shape], output: Shape) -> KernelCall:
-        constants = self.weights.constants(self.weights.weight, "output channel, row, column, input channel")
+        constants = self.weights.packed_constants()
         sizes = (*size_fields("input", inputs[0]), *size_fields("output", output))
         if self.window.pointwise:
             strides = (("stride_height", self.window.stride[0]), ("stride_width", self.window.stride[1]))
-            return KernelCall("lab_pointwise_conv2d", constants, (*sizes, *strides, *self.weights.fields()))
+            fields = (*sizes, *strides, *self.weights.fields())
+            return KernelCall("lab_pointwise_conv2d", constants, fields, takes_scratch=True)
         zero = (("input_zero_point", self.weights.input.zero_point),)
         fields = (*sizes, *self.window.fields(), *zero, *self.weights.fields())
         return KernelCall("lab_conv2d", constants, fields, takes_scratch=True)
@@ -89,8 +91,12 @@ class QuantizedConv2d(QuantizedOperator):
         return output[0] * output[1] * self.weights.weight.size
 
     def scratch_bytes(self, inputs: Sequence[Shape], output: Shape) -> int:
-        # Two gathered receptive fields.
-        return 0 if self.window.pointwise else 2 * self.weights.weight[0].size
+        # Four receptive fields as int16, and a pixel of zero points, or the four as int8: see lab_conv2d.h.
+        channels = inputs[0][2]
+        padded = padded_inputs(self.weights.weight[0].size)
+        if self.window.pointwise:
+            return 8 * padded
+        return 12 * padded if channels % 4 else 8 * padded + channels
 
 
 @captures("aten.conv2d.default", "aten.conv2d.padding", "aten.convolution.default")

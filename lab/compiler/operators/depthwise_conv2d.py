@@ -103,5 +103,9 @@ class QuantizedDepthwiseConv2d(QuantizedOperator):
         return output[0] * output[1] * self.weights.weight.size
 
     def scratch_bytes(self, inputs: Sequence[Shape], output: Shape) -> int:
-        # One pixel of zero points stands in for every tap outside the input.
-        return output[2] if self.window.padded else 0
+        # Columns and weights of four channels, or a pixel of zero points: see lab_depthwise_conv2d.h.
+        (rows, columns), (down, across) = self.window.kernel, self.window.stride
+        pairs = (rows + 1) // 2
+        served = (2 * pairs - rows) // down + 1
+        reach = (output[1] - 1) * across + columns
+        return max(16 * (pairs * reach + (2 * pairs - 1) * served * columns) + 64, output[2])

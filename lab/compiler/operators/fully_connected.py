@@ -18,6 +18,7 @@ import torch
 
 from lab.compiler.arithmetic import split_multiplier
 from lab.compiler.graph import Shape
+from lab.compiler.operators.weights import PACKED_INPUT_OFFSET, PACKED_LAYOUT, folded_bias, pack_weights, padded_inputs
 from lab.compiler.quantized import Affine, Constant, KernelCall, QuantizedOperator
 
 FAR = 1 << 32
@@ -56,10 +57,10 @@ class QuantizedFullyConnected(QuantizedOperator):
         return (scaled + self.output.zero_point).clamp(*self.bounds)
 
     def call(self, inputs: Sequence[Shape], output: Shape) -> KernelCall:
-        folded = self.bias - self.input.zero_point * self.weight.astype(np.int64).sum(axis=1)
+        folded = folded_bias(self.weight, self.bias, self.input.zero_point + PACKED_INPUT_OFFSET)
         constants = (
-            Constant("weights", self.weight.reshape(-1), "output, input"),
-            Constant("bias", folded.astype(np.int32), "with the input's zero point folded in"),
+            Constant("weights", pack_weights(self.weight), PACKED_LAYOUT),
+            Constant("bias", folded, "with the input's zero point plus 128 folded in"),
             Constant("multiplier", self.multiplier, "of the sums"),
             Constant("shift", self.shift, "right shift of the product"),
         )
@@ -70,10 +71,14 @@ class QuantizedFullyConnected(QuantizedOperator):
             ("output_minimum", self.bounds[0]),
             ("output_maximum", self.bounds[1]),
         )
-        return KernelCall("lab_fully_connected", constants, fields)
+        return KernelCall("lab_fully_connected", constants, fields, takes_scratch=True)
 
     def macs(self, inputs: Sequence[Shape], output: Shape) -> int:
         return self.weight.size
+
+    def scratch_bytes(self, inputs: Sequence[Shape], output: Shape) -> int:
+        # The input as int16.
+        return 2 * padded_inputs(inputs[0][0])
 
 
 def round_half_away(x: float) -> int:

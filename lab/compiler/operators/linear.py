@@ -15,6 +15,7 @@ from lab.compiler.operators.weights import (
     QuantizedWeights,
     fake_quantize_weights,
     minimum_output_scale,
+    padded_inputs,
     quantize_weights,
 )
 from lab.compiler.quantized import Affine, KernelCall, QuantizedOperator
@@ -68,11 +69,15 @@ class QuantizedLinear(QuantizedOperator):
 
     def call(self, inputs: Sequence[Shape], output: Shape) -> KernelCall:
         sizes = (("inputs", inputs[0][0]), ("outputs", output[0]))
-        constants = self.weights.constants(self.weights.weight, "output, input")
-        return KernelCall("lab_linear", constants, (*sizes, *self.weights.fields()))
+        fields = (*sizes, *self.weights.fields())
+        return KernelCall("lab_linear", self.weights.packed_constants(), fields, takes_scratch=True)
 
     def macs(self, inputs: Sequence[Shape], output: Shape) -> int:
         return self.weights.weight.size
+
+    def scratch_bytes(self, inputs: Sequence[Shape], output: Shape) -> int:
+        # The input as int16.
+        return 2 * padded_inputs(inputs[0][0])
 
 
 @captures("aten.linear.default")

@@ -23,6 +23,36 @@ MULTIPLIER_MARGIN = 1.0 + 2.0**-16
 information, and the kernels need no left shift."""
 
 
+PACKED_INPUT_OFFSET = 128
+"""What the kernels with packed weights add to every input."""
+PACKED_LAYOUT = "packed as in lab_dense.h: two inputs of two outputs per word"
+BEYOND_INT8 = 1 << 10
+
+
+def folded_bias(weight: npt.NDArray[np.int8], bias: npt.NDArray[np.int32], input_offset: int) -> npt.NDArray[np.int32]:
+    """``bias - input_offset · Σ weights`` per output, modulo 2^32."""
+    axes = tuple(range(1, weight.ndim))
+    folded: npt.NDArray[np.int64] = bias.astype(np.int64) - input_offset * weight.astype(np.int64).sum(axis=axes)
+    return folded.astype(np.int32)
+
+
+def padded_inputs(inputs: int) -> int:
+    """Inputs of a packed row: a multiple of four."""
+    return -(-inputs // 4) * 4
+
+
+def pack_weights(weight: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
+    """Weights of shape (outputs, …) as ``firmware/runtime/lab_dense.h`` describes, flat."""
+    matrix = weight.reshape(len(weight), -1)
+    outputs, inputs = matrix.shape
+    padded = np.zeros((outputs + outputs % 2, padded_inputs(inputs)), np.int8)
+    padded[:outputs, :inputs] = matrix
+    # (pair, output of the pair, four inputs, half of the four, even or odd) to the order of the bytes.
+    bytes_ = padded.view(np.uint8).reshape(len(padded) // 2, 2, -1, 2, 2).transpose(0, 2, 4, 3, 1).copy()
+    bytes_[..., 0] ^= 0x80
+    return bytes_.reshape(-1).view("<i4").astype(np.int32)
+
+
 @dataclass(frozen=True)
 class QuantizedWeights:
     """Weights of one layer in int8.
@@ -54,15 +84,43 @@ class QuantizedWeights:
         return scaled.clamp(self.minimum, self.maximum)
 
     def constants(self, weight: npt.NDArray[np.int8], layout: str) -> tuple[Constant, ...]:
-        """The arrays of the kernel's descriptor; the input's zero point is folded into the bias."""
-        axes = tuple(range(1, self.weight.ndim))
-        folded = self.bias - self.input.zero_point * self.weight.astype(np.int64).sum(axis=axes)
+        """The arrays of a kernel's descriptor, weights in the given order; the input's zero point is folded into the
+        bias."""
+        bias, multiplier, shift = self.requantization(self.input.zero_point)
         return (
             Constant("weights", weight.reshape(-1), layout),
-            Constant("bias", folded.astype(np.int32), "with the input's zero point folded in"),
-            Constant("multiplier", self.multiplier, "Q31"),
-            Constant("shift", self.shift, "right shift after the Q31 product"),
+            Constant("bias", bias, "with the input's zero point folded in"),
+            Constant("multiplier", multiplier, "Q31"),
+            Constant("shift", shift, "right shift after the Q31 product"),
         )
+
+    def packed_constants(self) -> tuple[Constant, ...]:
+        """As :meth:`constants`, with weights packed as ``lab_dense.h`` says."""
+        bias, multiplier, shift = self.requantization(self.input.zero_point + PACKED_INPUT_OFFSET)
+        return (
+            Constant("weights", pack_weights(self.weight), PACKED_LAYOUT),
+            Constant("bias", bias, "with the input's zero point plus 128 folded in"),
+            Constant("multiplier", multiplier, "Q31"),
+            Constant("shift", shift, "right shift after the Q31 product"),
+        )
+
+    def requantization(
+        self, input_offset: int
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+        """Bias with the input's offset folded in, multiplier and shift, per output.
+
+        Outputs without weights get a multiplier of one and a shift of one, whatever they had: a kernel that takes only
+        some shifts is not lost to a whole layer for the sake of a dead channel.
+        """
+        multiplier, shift = self.multiplier.copy(), self.shift.copy()
+        folded = folded_bias(self.weight, self.bias, input_offset)
+        for channel in np.flatnonzero(~self.weight.reshape(len(self.weight), -1).any(axis=1)).tolist():
+            numbers = (self.bias[channel], multiplier[channel], shift[channel])
+            value = requantize(*(torch.tensor(int(number)) for number in numbers))
+            # Beyond int8 with any zero point all values are alike.
+            folded[channel] = 2 * min(max(int(value), -BEYOND_INT8), BEYOND_INT8)
+            multiplier[channel], shift[channel] = (1 << 31) - 1, 1
+        return folded, multiplier, shift
 
     def fields(self) -> tuple[tuple[str, int], ...]:
         """The scalar fields of the kernel's requantisation."""

@@ -21,13 +21,13 @@ static void offset_layer(const int8_t *input, int8_t *output)
         output[i] = (int8_t)(input[i] + offsets[i]);
 }
 
-static void infer(const int8_t *input, int8_t *output, uint8_t *arena)
+static void infer(const void *input, void *output, uint8_t *arena)
 {
     xor_layer(input, (int8_t *)arena);
     offset_layer((const int8_t *)arena, output);
 }
 
-static void infer_profiled(const int8_t *input, int8_t *output, uint8_t *arena, lab_layer_hook hook, void *context)
+static void infer_profiled(const void *input, void *output, uint8_t *arena, lab_layer_hook hook, void *context)
 {
     hook(context, 0, 1);
     xor_layer(input, (int8_t *)arena);

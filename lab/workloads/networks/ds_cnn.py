@@ -1,11 +1,12 @@
-"""Networks that more than one workload uses. Imports torch: import it only where a network is built."""
+"""Depthwise-separable CNNs for spectrograms and other small inputs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
+
+from lab.workloads.networks.blocks import conv_norm
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ class DsCnn(nn.Sequential):
     ) -> None:
         super().__init__()
         first = nn.Conv2d(1, channels, stem.kernel, stem.stride, stem.padding, bias=False)
-        self.add_module("stem", _normalised(first))
+        self.add_module("stem", conv_norm(first, nn.ReLU()))
         for number, stride in enumerate(strides, start=1):
             depthwise = nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
             pointwise = nn.Conv2d(channels, channels, 1, bias=False)
             block = nn.Sequential()
-            block.add_module("depthwise", _normalised(depthwise))
-            block.add_module("pointwise", _normalised(pointwise))
+            block.add_module("depthwise", conv_norm(depthwise, nn.ReLU()))
+            block.add_module("pointwise", conv_norm(pointwise, nn.ReLU()))
             self.add_module(f"block{number}", block)
         self.add_module("pool", nn.AdaptiveAvgPool2d(1))
         self.add_module("flatten", nn.Flatten())
@@ -51,19 +52,11 @@ class DsCnn(nn.Sequential):
         self.add_module("classifier", nn.Linear(channels, classes))
 
 
-def _normalised(convolution: nn.Conv2d) -> nn.Sequential:
-    stage = nn.Sequential()
-    stage.add_module("conv", convolution)
-    stage.add_module("norm", nn.BatchNorm2d(convolution.out_channels))
-    stage.add_module("relu", nn.ReLU())
-    return stage
+def keyword_ds_cnn(classes: int = 12) -> DsCnn:
+    """DS-CNN-S for keyword spotting on (1, 49, 10) MFCC features.
 
-
-def logits(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """What ``network`` yields in evaluation mode without gradients; its mode is restored."""
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
-        result: torch.Tensor = network(inputs)
-    network.train(was_training)
-    return result
+    22,604 parameters with batch norm folded and 2.657 M MACs for 12 classes. Source: Zhang et al. 2017, table 9 (DS-CNN
+    S); the network of MLPerf Tiny's keyword spotting (Banbury et al., "MLPerf Tiny Benchmark", 2021). Padding is
+    symmetric here, TensorFlow's "same" puts the odd row below.
+    """
+    return DsCnn(Stem((10, 4), (2, 2), (5, 1)), ((1, 1),) * 4, channels=64, classes=classes, dropout=0.2)

@@ -1,0 +1,20 @@
+/* Normalisation by statistics of the sample itself: y = (x - mean) / sqrt(variance + epsilon) * scale + shift, with mean and
+ * variance over the positions and channels of one group. Group norm, and by its sizes also layer norm (positions = groups
+ * = 1), instance norm (one channel per group) and batch norm over the batch (batch = 1, one channel per group).
+ * input, output [batch][positions][groups][channels]; scale, shift [groups][channels], each may be a null pointer;
+ * mean, deviation [batch][groups]: what the gradient needs, deviation is 1 / sqrt(variance + epsilon).
+ * Two passes, so that a large mean costs no digits; sums one after the other, in float. No scratch; output may be input. */
+#ifndef LAB_F32_GROUP_NORM_H
+#define LAB_F32_GROUP_NORM_H
+
+#include <stdint.h>
+
+typedef struct {
+    int32_t batch, positions, groups, channels;
+    float epsilon;
+} lab_f32_group_norm_t;
+
+void lab_f32_group_norm(const lab_f32_group_norm_t *layer, const float *input, const float *scale, const float *shift,
+                        float *output, float *mean, float *deviation);
+
+#endif

@@ -1,0 +1,24 @@
+#include "lab_f32_max_pool2d_places.h"
+
+#include "lab_f32_max_scan.h"
+
+void lab_f32_max_pool2d_places(const lab_f32_max_pool2d_t *layer, const float *input, float *output, void *places)
+{
+    const int32_t size = layer->input_height * layer->input_width * layer->channels;
+    const int narrow = layer->kernel_height * layer->kernel_width <= 256;
+    uint8_t *bytes = places;
+    int32_t *words = narrow ? 0 : places;
+    for (int32_t b = 0; b < layer->batch; b++, input += size) {
+        for (int32_t y = 0; y < layer->output_height; y++) {
+            for (int32_t x = 0; x < layer->output_width; x++) {
+                for (int32_t c = 0; c < layer->channels; c++) {
+                    const int32_t place = lab_max_scan(layer, input, y, x, c, output++);
+                    if (narrow)
+                        *bytes++ = (uint8_t)place;
+                    else
+                        *words++ = place;
+                }
+            }
+        }
+    }
+}

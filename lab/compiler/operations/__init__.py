@@ -1,0 +1,1 @@
+"""Operations of a program: one kernel each, with its float or integer reference."""

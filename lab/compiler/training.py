@@ -1,0 +1,229 @@
+"""Training from end to end: module, loss and what may change, to static C with forward, backward and update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import torch
+
+from lab.compiler.driver import check_name, layer_info, tensor_spec
+from lab.compiler.emit import Model, digest, emit
+from lab.compiler.graph import to_nhwc
+from lab.compiler.joint import Loss, export_training
+from lab.compiler.lowering import lower
+from lab.compiler.memory import Layout, check_limit, kept_for_backward, layout
+from lab.compiler.model import (
+    CompiledModel,
+    CompiledTraining,
+    TrainingStep,
+    Variable,
+)
+from lab.compiler.operations.optimizer import Optimizer
+from lab.compiler.program import Program, Step, Tensor
+from lab.compiler.training_passes import (
+    fold_batch_norm,
+    fuse_activation,
+    immediate_update,
+    pack_masks,
+    prune,
+    recompute,
+    to_int8,
+)
+from lab.compiler.updates import add_updates
+from lab.errors import CompileError
+
+Selection: TypeAlias = Iterable[str] | Callable[[str, torch.nn.Parameter], bool]
+"""Names of parameters, or a predicate over (name, parameter)."""
+Precision: TypeAlias = Literal["float32", "int8"]
+
+
+@dataclass(frozen=True)
+class TrainingModel:
+    """A compiled model with what it was made from.
+
+    Attributes:
+        compiled: the C and its plan.
+        program: every step; ``program.run`` is the reference of the C.
+        inference: the forward steps alone.
+    """
+
+    compiled: CompiledModel
+    program: Program
+    inference: Program
+
+
+def trained_names(module: torch.nn.Module, train: Selection) -> list[str]:
+    """The parameters a selection means.
+
+    Raises:
+        CompileError: a name that is no parameter, or nothing selected.
+    """
+    parameters = dict(module.named_parameters())
+    if callable(train):
+        chosen = [name for name, parameter in parameters.items() if train(name, parameter)]
+    else:
+        chosen = list(train)
+        for name in chosen:
+            if name not in parameters:
+                close = ", ".join(sorted(parameters))
+                raise CompileError(f"'{name}' is no parameter of {type(module).__name__}", hint=f"it has: {close}")
+    if not chosen:
+        raise CompileError("no parameter is trained", hint="name at least one, or use compile() without a loss")
+    return [name for name in parameters if name in set(chosen)]
+
+
+def default_target(module: torch.nn.Module, example: torch.Tensor, loss: Loss) -> torch.Tensor:
+    """A target the loss takes: labels for cross-entropy, the output's shape for others."""
+    with torch.no_grad():
+        output = module(example)
+    labelled = isinstance(loss, (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss)) or loss in (
+        torch.nn.functional.cross_entropy,
+        torch.nn.functional.nll_loss,
+    )
+    return torch.zeros(len(output), dtype=torch.int64) if labelled else torch.zeros_like(output)
+
+
+def inference_of(program: Program) -> Program:
+    """The forward steps the output needs."""
+    needed = {program.output}
+    kept: list[Step] = []
+    for step in reversed([step for step in program.steps if step.phase == "forward"]):
+        if needed.intersection(step.outputs):
+            kept.append(step)
+            needed.update(name for name in step.inputs if name)
+    bare = replace(program, loss="", gradients={})
+    tensors = {name: tensor for name, tensor in program.tensors.items() if tensor.kind != "target"}
+    return replace(bare, tensors=tensors).with_steps(list(reversed(kept)))
+
+
+def compile_training(
+    module: torch.nn.Module,
+    example: torch.Tensor,
+    *,
+    loss: Loss,
+    train: Selection,
+    optimizer: Optimizer,
+    target: torch.Tensor | None = None,
+    name: str = "model",
+    arena_limit_bytes: int | None = None,
+    immediate: bool = True,
+    recompute_bytes: int | None = None,
+    precision: Precision = "float32",
+    calibration: torch.Tensor | None = None,
+) -> TrainingModel:
+    """Compile a module for training on the device.
+
+    Args:
+        module: network in float32; layers as in ``eval()``.
+        example: one batch of inputs; its size is the batch of a training step.
+        loss: ``loss(output, target)``, a scalar.
+        train: names of the parameters that change, or a predicate over (name, parameter).
+        optimizer: how they change.
+        target: an example target; derived from the loss where it is ``None``.
+        name: C identifier of the model.
+        arena_limit_bytes: most arena bytes the device offers; no limit where ``None``.
+        immediate: whether each gradient is consumed as soon as it exists, rather than all updates at the end.
+        recompute_bytes: arena that is to be reached by computing activations again in backward.
+        precision: ``int8``: forward in int8 but for the classifier, int8 weights, float32 gradients.
+        calibration: inputs that set the ranges of the activations; for int8.
+
+    Raises:
+        CompileError: an operator, dtype or shape that is not supported (with its place in the module), a parameter that
+            does not exist, or an arena larger than the limit (with the bytes of every step).
+    """
+    check_name(name)
+    if precision == "int8":
+        module = fold_batch_norm(module, example, everything=True)
+        names = trained_names(module, train)
+    else:
+        names = trained_names(module, train)
+        module = fold_batch_norm(module, example, trained=names)
+    labels = default_target(module, example, loss) if target is None else target
+    program = fuse_activation(prune(lower(export_training(module, example, labels, loss, names))))
+    if precision == "int8":
+        program = prune(to_int8(program, _samples(calibration, example)))
+    program = add_updates(pack_masks(program), optimizer)
+    if immediate:
+        program = immediate_update(program)
+    if recompute_bytes is not None:
+        program = recompute(program, recompute_bytes)
+    return assemble(program, name, optimizer.describe(), arena_limit_bytes)
+
+
+def _samples(calibration: torch.Tensor | None, example: torch.Tensor) -> list[torch.Tensor]:
+    """Calibration inputs one by one, in physical order."""
+    if calibration is None:
+        raise CompileError(
+            "precision int8 needs calibration data", hint="pass calibration=, real inputs stacked along axis 0"
+        )
+    if calibration.shape[1:] != example.shape[1:] or len(calibration) == 0:
+        raise CompileError(
+            f"calibration data of shape {tuple(calibration.shape)}, the example is {tuple(example.shape)}",
+            hint="give inputs like the example, stacked along axis 0",
+        )
+    return list(torch.split(to_nhwc(calibration.detach()), 1))
+
+
+def assemble(program: Program, name: str, optimizer: str, arena_limit_bytes: int | None) -> TrainingModel:
+    """Plan and emit a training program."""
+    inference = inference_of(program)
+    plan, inference_plan = layout(program), layout(inference)
+    model = Model(name, inference, inference_plan, program, plan)
+    sources = emit(model)
+    compiled = CompiledModel(
+        name=name,
+        sources=sources,
+        input=tensor_spec(program.of_kind("input")[0]),
+        output=tensor_spec(program.tensors[program.output]),
+        layers=tuple(layer_info(inference, step) for step in inference_plan.steps),
+        buffers=inference_plan.buffers,
+        arena_bytes=model.arena_bytes,
+        lower_bound_bytes=max(plan.lower_bound_bytes, inference_plan.lower_bound_bytes),
+        digest=digest(sources),
+        training=_training(program, plan, optimizer),
+    )
+    check_limit(program, plan, arena_limit_bytes)
+    return TrainingModel(compiled, program, inference)
+
+
+def _training(program: Program, plan: Layout, optimizer: str) -> CompiledTraining:
+    target, sample = program.of_kind("target")[0], program.of_kind("input")[0]
+    kept = kept_for_backward(program, plan)
+    sizes = {buffer.name: buffer.size for buffer in plan.buffers}
+    return CompiledTraining(
+        steps=tuple(_step(program, plan, index, kept, sizes) for index in range(len(plan.steps))),
+        buffers=plan.buffers,
+        arena_bytes=plan.arena_bytes,
+        lower_bound_bytes=plan.lower_bound_bytes,
+        method=plan.method,
+        variables=tuple(_variable(tensor) for tensor in program.of_kind("parameter", "state")),
+        target_dtype=target.dtype,
+        target_shape=target.shape,
+        classes=program.classes,
+        batch=sample.shape[0],
+        optimizer=optimizer,
+        precision="int8" if sample.dtype == "int8" else "float32",
+    )
+
+
+def _step(program: Program, plan: Layout, index: int, kept: frozenset[str], sizes: dict[str, int]) -> TrainingStep:
+    step = plan.steps[index]
+    places = {plan.places[name] for name in (*step.inputs, *step.outputs) if name}
+    if index in plan.scratch:
+        places.add(plan.scratch[index])
+    return TrainingStep(
+        step.name,
+        step.operation.label,
+        step.phase,
+        step.operation.macs(program.inputs_of(step), program.outputs_of(step)),
+        sum(sizes.get(place, 0) for place in places),
+        sum(program.tensors[name].size_bytes for name in step.outputs if name in kept),
+    )
+
+
+def _variable(tensor: Tensor) -> Variable:
+    permutation = tensor.permutation or tuple(range(len(tensor.shape)))
+    torch_shape = tensor.torch_shape or tensor.shape
+    return Variable(tensor.name, tensor.dtype, tensor.shape, permutation, torch_shape, tensor.grid)

@@ -1,0 +1,22 @@
+"""Passes towards a training program, one file each.
+
+The numbers stay unchanged unless the pass says so; :mod:`~lab.compiler.training_passes.precision` does.
+"""
+
+from lab.compiler.training_passes.fold_batch_norm import fold_batch_norm
+from lab.compiler.training_passes.fuse_activation import fuse_activation
+from lab.compiler.training_passes.immediate_update import immediate_update
+from lab.compiler.training_passes.pack_masks import pack_masks
+from lab.compiler.training_passes.precision import to_int8
+from lab.compiler.training_passes.prune import prune
+from lab.compiler.training_passes.recompute import recompute
+
+__all__ = [
+    "fold_batch_norm",
+    "fuse_activation",
+    "immediate_update",
+    "pack_masks",
+    "prune",
+    "recompute",
+    "to_int8",
+]

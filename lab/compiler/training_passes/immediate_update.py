@@ -1,0 +1,82 @@
+"""Consumes each gradient as soon as it exists: updates move into the backward pass, right behind the last reader of the
+parameter's old value, and plain SGD is merged with the computation of a weight gradient, which is then never stored.
+
+PyTorch computes all gradients with the old parameters; so does the result, since every reader of a parameter comes
+before its update.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lab.compiler.operations.conv2d import ChannelSum, ChannelSumSgd, Conv2dWeightGradient, Conv2dWeightSgd
+from lab.compiler.operations.int8_training import Int8BiasSgd, Int8WeightGradient, Int8WeightSgd, Int8WeightUpdate
+from lab.compiler.operations.matmul import MatMul, MatMulSgd
+from lab.compiler.operations.optimizer import SgdUpdate
+from lab.compiler.operations.reduce import Sum
+from lab.compiler.program import Operation, Program, Step, Update
+
+
+def immediate_update(program: Program) -> Program:
+    """Move every update forward and merge plain SGD with the gradient."""
+    for update in [step for step in program.steps if step.phase == "update"]:
+        program = _moved(program, update)
+    return program
+
+
+def _moved(program: Program, update: Step) -> Program:
+    parameter, gradient = operands(update)
+    producer = program.producer(gradient)
+    if producer is None:
+        return program
+    merged = _merged(producer, update) if program.consumers(gradient) == [update] else None
+    remaining = [step for step in program.steps if step is not update and (merged is None or step is not producer)]
+    last = max(
+        (index for index, step in enumerate(remaining) if parameter in step.inputs or gradient in step.outputs),
+        default=remaining.index(producer) if merged is None else -1,
+    )
+    if merged is not None:
+        read = set(producer.inputs)
+        sources = [index for index, step in enumerate(remaining) if read.intersection(step.outputs)]
+        last = max([last, *sources])
+    placed = merged or replace(update, phase="backward")
+    return program.with_steps([*remaining[: last + 1], placed, *remaining[last + 1 :]])
+
+
+def _merged(producer: Step, update: Step) -> Step | None:
+    """Gradient and update in one step: the producer's inputs, then the parameter."""
+    fused = _fused(producer.operation, update.operation)
+    if fused is None:
+        return None
+    parameter, _ = operands(update)
+    read = producer.inputs[:2] if isinstance(fused, MatMulSgd) else producer.inputs
+    written = (parameter, *update.inputs[2:]) if isinstance(fused, (Int8WeightSgd, Int8BiasSgd)) else (parameter,)
+    return replace(
+        producer, name=f"{producer.name}.sgd", operation=fused, inputs=(*read, *written), outputs=update.outputs
+    )
+
+
+def operands(update: Step) -> tuple[str, str]:
+    """Parameter and gradient of an update."""
+    if isinstance(update.operation, Int8BiasSgd):
+        return update.inputs[1], update.inputs[0]
+    return update.inputs[0], update.inputs[1]
+
+
+def _fused(gradient: Operation, sgd: Operation) -> Update | None:
+    if isinstance(gradient, Int8WeightGradient) and isinstance(sgd, Int8WeightUpdate):
+        return Int8WeightSgd(gradient, sgd.update)
+    if isinstance(gradient, ChannelSum) and isinstance(sgd, Int8BiasSgd):
+        return Int8BiasSgd(gradient.rows, gradient.channels, sgd.rate_scale)
+    if not isinstance(sgd, SgdUpdate):
+        return None
+    rates = (sgd.rate_scale, sgd.weight_decay)
+    if isinstance(gradient, MatMul) and gradient.batch == 1:
+        return MatMulSgd(gradient, *rates)
+    if isinstance(gradient, Conv2dWeightGradient):
+        return Conv2dWeightSgd(gradient.geometry, *rates)
+    if isinstance(gradient, ChannelSum):
+        return ChannelSumSgd(gradient.rows, gradient.channels, *rates)
+    if isinstance(gradient, Sum) and gradient.outer == 1 and gradient.divisor == 1.0:
+        return ChannelSumSgd(gradient.reduced, gradient.inner, *rates)
+    return None

@@ -1,0 +1,389 @@
+"""int8 forward, float32 gradients: the numbers of the program change here, on purpose and nowhere else.
+
+Every layer up to the classifier is quantised after calibration (per output channel, TFLite's requantisation). The
+classifier and the loss stay in float32. Backward reads the int8 activations and weights; what the gradient of a clamp
+needs is whether the int8 value lies strictly inside its bounds, saturation of the grid included. Rounding passes
+gradients unchanged, scales and zero points get none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lab.compiler.calibrate import Histogram, Observer, best_affine, collect
+from lab.compiler.graph import Clamp, Operator, Shape
+from lab.compiler.operations.conv2d import (
+    Conv2d,
+    Conv2dInputGradient,
+    Conv2dWeightGradient,
+    ConvGeometry,
+    whole,
+)
+from lab.compiler.operations.copy import Reshape, StridedCopy
+from lab.compiler.operations.elementwise import Binary
+from lab.compiler.operations.int8 import Int8InPlace, Int8Layer
+from lab.compiler.operations.int8_training import (
+    Dequantize,
+    Int8InputGradient,
+    Int8WeightGradient,
+    WeightedInt8,
+    WeightedLayer,
+)
+from lab.compiler.operations.mask import MaskByValue
+from lab.compiler.operations.matmul import UNBOUNDED, MatMul
+from lab.compiler.operations.reduce import Sum
+from lab.compiler.operations.unary import ClampGradient, ClampValues
+from lab.compiler.operators.add import Add
+from lab.compiler.operators.avg_pool2d import AvgPool2d
+from lab.compiler.operators.clamp import Activation
+from lab.compiler.operators.conv2d import Conv2d as FloatConv2d
+from lab.compiler.operators.conv2d import QuantizedConv2d
+from lab.compiler.operators.depthwise_conv2d import DepthwiseConv2d, QuantizedDepthwiseConv2d
+from lab.compiler.operators.geometry import Window
+from lab.compiler.operators.linear import Linear, QuantizedLinear
+from lab.compiler.operators.weights import weight_scales
+from lab.compiler.program import Program, Step, Tensor
+from lab.compiler.quantized import Affine
+from lab.compiler.storage import Grid, Storage
+from lab.compiler.updates import scale_tensor
+from lab.errors import CompileError
+
+
+@dataclass
+class _Int8:
+    """The program under conversion.
+
+    Attributes:
+        program: in float32.
+        seen: what calibration saw of every forward tensor.
+        tensors, steps: of the result.
+        affine: quantisation of every tensor that is int8 now.
+        stored: name of a weight to how it lies in memory.
+        layers: name of a weight to its layer.
+        bounds: int8 tensor to the bounds of the clamp it went through.
+    """
+
+    program: Program
+    seen: Mapping[str, Histogram]
+    tensors: dict[str, Tensor]
+    steps: list[Step] = field(default_factory=list)
+    affine: dict[str, Affine] = field(default_factory=dict)
+    stored: dict[str, Storage] = field(default_factory=dict)
+    layers: dict[str, WeightedLayer] = field(default_factory=dict)
+    bounds: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def to_int8(program: Program, calibration: Sequence[torch.Tensor]) -> Program:
+    """Quantise the layers before the classifier.
+
+    Args:
+        program: batch 1, batch norm folded, activations fused, without updates.
+        calibration: inputs of one sample each, in physical order.
+
+    Raises:
+        CompileError: a layer that has no int8 form, with its place; another batch than 1.
+    """
+    sample = program.of_kind("input")[0]
+    if sample.shape[0] != 1 or sample.dtype != "float32":
+        raise CompileError(
+            f"precision int8 trains on batches of one float32 sample, the example is {sample.dtype} {sample.shape}",
+            hint="give an example with batch 1",
+        )
+    program = _clamps_into_sums(program)
+    work = _Int8(program, _observe(program, calibration), dict(program.tensors))
+    work.affine[sample.name] = best_affine(work.seen[sample.name], 0.0)
+    work.tensors[sample.name] = replace(sample, dtype="int8", affine=work.affine[sample.name])
+    head = _head(program)
+    for step in program.steps:
+        if step.phase == "forward" and any(name in work.affine for name in step.inputs) and step is not head:
+            _quantize(work, step)
+        else:
+            _keep(work, step)
+    return replace(program, tensors=work.tensors).with_steps(work.steps)
+
+
+def _observe(program: Program, calibration: Sequence[torch.Tensor]) -> dict[str, Histogram]:
+    forward = [step for step in program.steps if step.phase == "forward"]
+    bare = replace(program, steps=tuple(forward), gradients={})
+    target = program.of_kind("target")
+    names = {name: f"'{step.name}' at {step.source}" for step in forward for name in step.outputs}
+
+    def run(see: Observer) -> None:
+        for sample in calibration:
+            see(program.of_kind("input")[0].name, sample)
+            label = torch.zeros(target[0].shape, dtype=torch.int32 if program.classes else torch.float32)
+            bare.run(sample, label, bare.initial_memory(), observe=lambda name, x: see(name, x.float()))
+
+    return collect(run, names)
+
+
+def _head(program: Program) -> Step | None:
+    """The classifier: the matrix product that yields the output."""
+    producer = program.producer(program.output)
+    return producer if producer is not None and isinstance(producer.operation, MatMul) else None
+
+
+def _clamps_into_sums(program: Program) -> Program:
+    """A clamp right behind a residual sum becomes part of it: the value before it is not quantised."""
+    merged: dict[str, Step] = {}
+    for step in program.steps:
+        if not isinstance(step.operation, ClampValues) or step.phase != "forward":
+            continue
+        before = program.producer(step.inputs[0])
+        readers = [one for one in program.consumers(step.inputs[0]) if one is not step]
+        sums = before is not None and isinstance(before.operation, Binary) and before.operation.function == "sum"
+        if before is not None and sums and all(isinstance(one.operation, ClampGradient) for one in readers):
+            merged[before.name] = step
+    steps: list[Step] = []
+    renamed = {program_step.inputs[0]: program_step.outputs[0] for program_step in merged.values()}
+    for step in program.steps:
+        clamp = merged.get(step.name)
+        if clamp is not None and isinstance(clamp.operation, ClampValues):
+            limits = Clamp(clamp.operation.low, clamp.operation.high)
+            steps.append(replace(step, operation=_ClampedSum("sum", activation=limits), outputs=clamp.outputs))
+        elif step not in merged.values():
+            steps.append(replace(step, inputs=tuple(renamed.get(name, name) for name in step.inputs)))
+    return program.with_steps(steps)
+
+
+@dataclass(frozen=True)
+class _ClampedSum(Binary):
+    """A residual sum with the clamp behind it; exists between the float and the int8 program only."""
+
+    activation: Clamp = UNBOUNDED
+
+    def of(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.activation.apply(a + b)
+
+
+def _quantize(work: _Int8, step: Step) -> None:
+    """Append the int8 form of a forward step."""
+    operation = step.operation
+    if isinstance(operation, (Conv2d, MatMul)):
+        _quantize_weighted(work, step, operation)
+        return
+    inputs = [work.program.tensors[name] for name in step.inputs if name]
+    output = work.program.tensors[step.outputs[0]]
+    if isinstance(operation, (Reshape, StridedCopy)):
+        affine = work.affine[step.inputs[0]]
+        _set_int8(work, step.outputs[0], affine)
+        work.steps.append(step)
+        return
+    layer = _plain_layer(operation, inputs)
+    if layer is None:
+        raise CompileError(
+            f"'{step.name}' ({step.operation.label}) at {step.source} has no int8 form",
+            hint="use precision='float32', or ReLU activations, residual sums and average pools",
+        )
+    shapes, output_shape = _shapes(operation, inputs, output)
+    sources = [_affine_of(work, name, step) for name in step.inputs if name]
+    affine = sources[0] if layer.keeps_scale else best_affine(
+        work.seen[step.outputs[0]], layer.minimum_output_scale(sources)
+    )
+    quantized = layer.quantize(sources, affine)
+    clamp = operation.activation if isinstance(operation, _ClampedSum) else None
+    if isinstance(operation, ClampValues):
+        clamp = Clamp(operation.low, operation.high)
+    if clamp is not None:
+        work.bounds[step.outputs[0]] = affine.bounds(clamp)
+    kind = Int8InPlace if quantized.in_place else Int8Layer
+    work.steps.append(replace(step, operation=kind(quantized, shapes, output_shape)))
+    _set_int8(work, step.outputs[0], affine)
+
+
+def _plain_layer(operation: object, inputs: Sequence[Tensor]) -> Operator | None:
+    """The layer without weights that an operation is, ``None`` where there is none."""
+    if isinstance(operation, _ClampedSum):
+        return Add(operation.activation)
+    if type(operation) is Binary and operation.function == "sum" and len(inputs) == 2:
+        return Add() if operation.first_scale == operation.second_scale == 1.0 else None
+    if isinstance(operation, ClampValues):
+        return Activation(Clamp(operation.low, operation.high))
+    if isinstance(operation, Sum) and operation.outer == 1 and operation.divisor == operation.reduced:
+        return AvgPool2d(Window((operation.reduced, 1), (operation.reduced, 1)))
+    return None
+
+
+def _shapes(operation: object, inputs: Sequence[Tensor], output: Tensor) -> tuple[tuple[Shape, ...], Shape]:
+    """Shapes as the layer sees them, (H, W, C) or (F,)."""
+    if isinstance(operation, Sum):
+        return ((operation.reduced, 1, operation.inner),), (1, 1, operation.inner)
+    return tuple(tensor.shape[1:] for tensor in inputs), output.shape[1:]
+
+
+def _affine_of(work: _Int8, name: str, step: Step) -> Affine:
+    if name not in work.affine:
+        raise CompileError(
+            f"'{step.name}' at {step.source} reads '{name}', which is not computed from the sample",
+            hint="use precision='float32'",
+        )
+    return work.affine[name]
+
+
+def _set_int8(work: _Int8, name: str, affine: Affine) -> None:
+    work.affine[name] = affine
+    work.tensors[name] = replace(work.tensors[name], dtype="int8", affine=affine)
+
+
+def _quantize_weighted(work: _Int8, step: Step, operation: Conv2d | MatMul) -> None:
+    """A convolution or linear layer: its weights and bias become tensors of the int8 layer."""
+    name = step.inputs[1]
+    source = _affine_of(work, step.inputs[0], step)
+    geometry = geometry_of(operation, step)
+    weight = _values(work, name, step)
+    bias = _values(work, step.inputs[2], step) if step.inputs[2] else np.zeros(geometry.output[2], dtype=np.float32)
+    layer = _float_layer(operation, geometry, weight, bias)
+    affine = best_affine(work.seen[step.outputs[0]], layer.minimum_output_scale([source]))
+    quantized = layer.quantize([source], affine)
+    if not isinstance(quantized, (QuantizedConv2d, QuantizedDepthwiseConv2d, QuantizedLinear)):
+        raise CompileError(f"'{step.name}' at {step.source} has no int8 form", hint="use precision='float32'")
+    weights = quantized.weights
+    storage = Storage(weights.weight.shape, geometry.depthwise, source.zero_point)
+    kinds = {key: work.program.tensors[key].kind for key in step.inputs[1:] if key}
+    trained = "parameter" in kinds.values()
+    bias_name = step.inputs[2] or f"{name}.bias"
+    scales = weight_scales(layer.weight, layer.bias, source.scale).astype(np.float32)
+    stored, folded = storage.store(weights.weight), storage.fold(weights.weight, weights.bias)
+    bias_scales = (scales * np.float32(source.scale)).astype(np.float32)
+    frozen = kinds[name] != "parameter"
+    sums = weights.weight.astype(np.int64).reshape(len(scales), -1).sum(axis=1)
+    weight_grid = Grid(storage, tuple(scales.tolist()))
+    bias_grid = Grid(
+        storage,
+        tuple(bias_scales.tolist()),
+        "" if frozen else name,
+        tuple(int(one) for one in sums) if frozen else (),
+    )
+    work.tensors[name] = replace(
+        work.program.tensors[name],
+        shape=stored.shape,
+        dtype="int8" if geometry.depthwise else "int32",
+        value=stored,
+        grid=weight_grid,
+    )
+    work.tensors[bias_name] = replace(
+        work.tensors.get(bias_name, Tensor(bias_name, folded.shape, torch_shape=folded.shape)),
+        shape=folded.shape,
+        dtype="int32",
+        kind="parameter" if trained else "constant",
+        value=folded,
+        grid=bias_grid,
+    )
+    scale = scale_tensor(work.tensors[name])
+    work.tensors[scale.name] = scale
+    work.stored[name], work.layers[name] = storage, quantized
+    if operation.activation != UNBOUNDED:
+        work.bounds[step.outputs[0]] = (weights.minimum, weights.maximum)
+    shapes: tuple[Shape, Shape] = (geometry.input, geometry.output)
+    if isinstance(quantized, QuantizedLinear):
+        shapes = (geometry.input[2],), (geometry.output[2],)
+    converted = WeightedInt8(quantized, storage, *shapes)
+    work.steps.append(replace(step, operation=converted, inputs=(step.inputs[0], name, bias_name)))
+    _set_int8(work, step.outputs[0], affine)
+
+
+def geometry_of(operation: Conv2d | MatMul, step: Step) -> ConvGeometry:
+    """Sizes of a layer; a linear one is a 1×1 convolution of one pixel."""
+    if isinstance(operation, Conv2d):
+        geometry = operation.geometry
+        if geometry.dilation != (1, 1) or (geometry.groups > 1 and not geometry.depthwise):
+            raise CompileError(
+                f"'{step.name}' at {step.source}: dilation {geometry.dilation}, {geometry.groups} groups",
+                hint="int8 takes convolutions without dilation, with one group or one filter per channel",
+            )
+        return geometry
+    if operation.rows != 1 or operation.batch != 1 or not operation.transpose_b:
+        raise CompileError(
+            f"'{step.name}' at {step.source}: a matrix product of {operation.rows} rows has no int8 form",
+            hint="use precision='float32'",
+        )
+    return linear_geometry(operation.depth, operation.columns)
+
+
+def linear_geometry(inputs: int, outputs: int) -> ConvGeometry:
+    """A linear layer as a convolution."""
+    return ConvGeometry(1, (1, 1, inputs), (1, 1, outputs), (1, 1), (1, 1), (0, 0), (1, 1), 1)
+
+
+def _values(work: _Int8, name: str, step: Step) -> npt.NDArray[np.float32]:
+    value = work.program.tensors[name].value
+    if value is None:
+        raise CompileError(
+            f"'{step.name}' at {step.source}: weights that are computed have no int8 form",
+            hint="use precision='float32'",
+        )
+    return value.astype(np.float32)
+
+
+def _float_layer(
+    operation: Conv2d | MatMul, geometry: ConvGeometry, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]
+) -> FloatConv2d | DepthwiseConv2d | Linear:
+    clamp = operation.activation if operation.activation != UNBOUNDED else None
+    if isinstance(operation, MatMul):
+        return Linear(weight.reshape(geometry.output[2], geometry.input[2]), bias, clamp)
+    top, left = geometry.padding
+    window = Window(geometry.kernel, geometry.stride, top, top, left, left)
+    shaped = weight.reshape(geometry.weight_shape)
+    if geometry.depthwise:
+        return DepthwiseConv2d(np.ascontiguousarray(shaped.transpose(2, 0, 1)), bias, window, clamp)
+    return FloatConv2d(shaped, bias, window, clamp)
+
+
+def _keep(work: _Int8, step: Step) -> None:
+    """Append a step that stays in float32; what it reads of the int8 part is read in its own way."""
+    operation = step.operation
+    if isinstance(operation, ClampGradient) and step.inputs[1] in work.bounds:
+        low, high = work.bounds[step.inputs[1]]
+        work.steps.append(replace(step, operation=MaskByValue(low, high)))
+        return
+    gradient = _weight_reader(work, step) or _activation_reader(work, step)
+    if gradient is not None:
+        work.steps.append(gradient)
+        return
+    renamed = {name: _dequantized(work, name, step) for name in step.inputs if name in work.affine}
+    work.steps.append(replace(step, inputs=tuple(renamed.get(name, name) for name in step.inputs)))
+
+
+def _weight_reader(work: _Int8, step: Step) -> Step | None:
+    """The gradient of a layer's input, through int8 weights."""
+    operation = step.operation
+    if isinstance(operation, Conv2dInputGradient) and step.inputs[1] in work.stored:
+        geometry, gradient, weight = operation.geometry, step.inputs[0], step.inputs[1]
+    elif isinstance(operation, MatMul) and step.phase == "backward" and step.inputs[1] in work.stored:
+        geometry, gradient, weight = linear_geometry(operation.columns, operation.depth), step.inputs[0], step.inputs[1]
+    else:
+        return None
+    read = Int8InputGradient(geometry, work.stored[weight])
+    return replace(step, operation=read, inputs=(gradient, weight, f"{weight}.scale"))
+
+
+def _activation_reader(work: _Int8, step: Step) -> Step | None:
+    """The gradient of an int8 layer's weight, from the int8 input."""
+    operation = step.operation
+    trained = next((name for name, gradient in work.program.gradients.items() if gradient in step.outputs), "")
+    if trained not in work.stored:
+        return None
+    if isinstance(operation, Conv2dWeightGradient) and step.inputs[0] in work.affine:
+        geometry, x, gradient = operation.geometry, step.inputs[0], step.inputs[1]
+    elif isinstance(operation, MatMul) and step.phase == "backward" and step.inputs[1] in work.affine:
+        geometry, x, gradient = linear_geometry(operation.columns, operation.rows), step.inputs[1], step.inputs[0]
+    else:
+        return None
+    made = Int8WeightGradient(geometry, whole(geometry), work.affine[x])
+    return replace(step, operation=made, inputs=(x, gradient))
+
+
+def _dequantized(work: _Int8, name: str, step: Step) -> str:
+    """The float32 form of an int8 tensor, made where it is first needed."""
+    made = f"{name}.real"
+    if made not in work.tensors:
+        work.tensors[made] = Tensor(made, work.tensors[name].shape)
+        work.steps.append(
+            Step(made, Dequantize(work.affine[name]), (name,), (made,), step.phase, step.source)
+        )
+    return made

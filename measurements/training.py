@@ -1,0 +1,115 @@
+"""What a step of training takes: its regions one by one, and the whole step as their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lab.errors import MeterError, ProtocolError
+from measurements.capture import match_windows
+from measurements.energy import edges_note, measure_windows, window_records
+from measurements.latency import latency_records
+from measurements.record import Record, Source, Trace
+from measurements.regions import INFERENCE, RegionPass
+from measurements.statistics import make_record
+
+REGIONS = ("train.forward", "train.backward", "train.update")
+STEP = "train.step"
+STEP_NOTE = "sum of the step's regions; what the runner sends between them is not counted"
+
+
+@dataclass(frozen=True)
+class StepPass:
+    """A whole step: as many cycles as its regions together, from 0."""
+
+    index: int
+    end: int
+    region: str = STEP
+    begin: int = 0
+
+
+def steps(passes: Sequence[RegionPass]) -> list[list[int]]:
+    """The places in ``passes`` that belong to each step, in order.
+
+    Raises:
+        ProtocolError: a step lacks a region that the first one has, or has one too many.
+    """
+    groups: list[list[int]] = []
+    for place, one in enumerate(passes):
+        if one.region == REGIONS[0]:
+            groups.append([])
+        if one.region in REGIONS and groups:
+            groups[-1].append(place)
+    first = [passes[place].region for place in groups[0]] if groups else []
+    for group in groups:
+        found = [(passes[place].region, passes[place].index) for place in group]
+        if found != [(region, passes[group[0]].index) for region in first]:
+            raise ProtocolError(f"training step {passes[group[0]].index} came as {found}, the first one as {first}")
+    return groups
+
+
+def unbroken(passes: Sequence[RegionPass]) -> int:
+    """How many of the first passes belong to whole steps; a single step cannot be told from a part of one."""
+    begins = [place for place, one in enumerate(passes) if one.region == REGIONS[0]]
+    if len(begins) < 2:
+        return 0
+    whole = len(passes) - begins[-1] == begins[1] - begins[0]
+    return len(passes) if whole else begins[-1]
+
+
+def training_latency_records(
+    passes: Sequence[RegionPass], clock_hz: float, clock: str, source: Source
+) -> tuple[Record, ...]:
+    """``cycles``, ``instructions`` (virtual clock only) and ``latency`` of each region and of the whole step.
+
+    Args:
+        passes: what the device reported of a job ``train``, in order.
+        clock_hz, clock, source: as for :func:`measurements.latency.latency_records`.
+
+    Raises:
+        ProtocolError: a region ends before it begins, or a step is not complete.
+    """
+    timed = [one for one in passes if one.region in REGIONS]
+    groups = steps(timed)
+    whole = [
+        StepPass(timed[group[0]].index, sum(timed[place].end - timed[place].begin for place in group))
+        for group in groups
+    ]
+    regions = latency_records(timed, clock_hz, clock, source)
+    return (*regions, *latency_records(whole, clock_hz, clock, source, note=STEP_NOTE))
+
+
+def training_energy_records(
+    trace: Trace, passes: Sequence[RegionPass], clock_hz: float, source: Source, quiet_s: float = 2e-3
+) -> tuple[Record, ...]:
+    """Energy, charge and power of each region and of the whole step, as :func:`measurements.energy.energy_records`.
+
+    Args:
+        trace: the power trace, over a job ``train`` and the inferences after it, if any.
+        passes: what the device reported of both, in order.
+        clock_hz, source, quiet_s: as there.
+
+    Raises:
+        MeterError: the trace and the passes disagree, there is no step, or too many samples were lost.
+        ProtocolError: a step is not complete.
+    """
+    marked = (*REGIONS, INFERENCE)
+    timed = [one for one in passes if one.region in marked]
+    groups = steps(timed)
+    if not groups:
+        raise MeterError("the device reports no step of training: nothing to measure")
+    windows = match_windows(trace, timed, clock_hz, marked)
+    figures = measure_windows(trace, windows, quiet_s)
+    records: list[Record] = []
+    for region in marked:
+        places = [place for place, one in enumerate(timed) if one.region == region]
+        if places:
+            note = edges_note(trace, [windows[place] for place in places])
+            records += window_records(region, figures.of(places), source, note)
+    records += window_records(STEP, figures.summed(groups), source, STEP_NOTE)
+    return tuple(records)
+
+
+def loss_record(losses: Sequence[float], source: Source) -> Record:
+    """The loss curve: one value per step, each before its update."""
+    return make_record(STEP, "loss", "1", source, losses, note="each step's loss before its update, in order")
