@@ -20,7 +20,13 @@ from lab.compiler.operations.copy import StridedCopy
 from lab.compiler.program import DType, Operation, Phase, Program, Step, Tensor
 from lab.errors import CompileError
 
-DTYPES: Mapping[torch.dtype, DType] = {torch.float32: "float32", torch.int64: "int32", torch.int32: "int32"}
+DTYPES: Mapping[torch.dtype, DType] = {
+    torch.float32: "float32",
+    torch.int64: "int32",
+    torch.int32: "int32",
+    torch.bool: "float32",
+}
+"""How a PyTorch type is kept; masks are floats of 0 and 1."""
 SAMPLE, TARGET = "<sample>", "<target>"
 """Names of the caller's tensors; no module path can be equal to them."""
 

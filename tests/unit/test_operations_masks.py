@@ -11,15 +11,8 @@ from helpers.kernel_runner import check_kernel
 from torch import nn
 from torch.nn import functional
 
-from lab.compiler import lowering
 from lab.compiler.operations.unary import LabelEquals
 from lab.errors import CompileError
-
-
-@pytest.fixture(autouse=True)
-def booleans_are_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets boolean results through to the lowerings, whose masks are float32."""
-    monkeypatch.setattr(lowering, "DTYPES", {**lowering.DTYPES, torch.bool: "float32"})
 
 
 def values(seed: int, *shape: int) -> torch.Tensor:

@@ -225,11 +225,13 @@ void lab_block_multiply(const lab_dense_t *dense, const lab_block_t *block, cons
     const int32_t words = lab_dense_padded(dense->inputs) / 2;
     const uint32_t skipped = (uint32_t)(-words) % STEPS;
     const int32_t pairs = dense->outputs / 2;
-    frame_t frame = {
+    const frame_t frame = {
         .values = values - 2 - 4 * skipped,
         .skipped = 4 * skipped,
         .entry = STEP_BYTES * skipped,
         .end = values - 2 + 4 * words,
+        .start = {0u - 256u * block->total[0], 0u - 256u * block->total[1], 0u - 256u * block->total[2],
+                  0u - 256u * block->total[3]},
         .bias = dense->bias,
         .multiplier = dense->multiplier,
         .shift = dense->shift,
@@ -239,9 +241,6 @@ void lab_block_multiply(const lab_dense_t *dense, const lab_block_t *block, cons
         .outputs3 = 3 * dense->outputs,
         .last = output + 2 * pairs,
     };
-    for (int32_t row = 0; row < 4; row++) {
-        frame.start[row] = 0u - 256u * block->total[row];
-    }
     if (pairs != 0) {
         multiply_pairs(&frame, dense->weights - 1);
     }

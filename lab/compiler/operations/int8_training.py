@@ -343,8 +343,8 @@ def _physical_int8(geometry: ConvGeometry, weight: Int8Array) -> Int8Array:
 class Int8BiasSgd(Update):
     """Gradient of a real bias and its update on the int32 grid in one.
 
-    Inputs: gradient of the output, bias, bias scales (weight scale · input scale). Rounds to nearest: steps of a bias
-    are far above its grid.
+    Inputs: gradient of the output, bias, bias scales (weight scale · input scale). Rounds stochastically, as
+    weights do.
 
     Attributes:
         rows, channels: positions summed over, length of the bias.
@@ -361,7 +361,10 @@ class Int8BiasSgd(Update):
         bias, scales = present(inputs[1]).numpy(), present(inputs[2]).numpy()
         rate = np.float32(np.float32(state.learning_rate) * np.float32(self.rate_scale))
         step = (gradient * (rate / scales).astype(np.float32)).astype(np.float32)
-        rounded = np.trunc(step + np.where(step < 0, np.float32(-0.5), np.float32(0.5)))
+        key = random_step(state)
+        drawn = random_at(key, np.arange(self.channels, dtype=np.uint32)).astype(np.float32)
+        limit = np.float32(2.0**30)
+        rounded = np.floor(np.clip(step, -limit, limit) + drawn * np.float32(2.0**-RANDOM_BITS))
         limited = np.clip(bias.astype(np.int64) - rounded.astype(np.int64), -BIAS_LIMIT, BIAS_LIMIT)
         return (torch.from_numpy(limited.astype(np.int32)),)
 
