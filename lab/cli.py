@@ -6,11 +6,16 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from lab.bench import Bench
+from lab.commands.baseline import baseline
+from lab.commands.bisect import bisect
+from lab.commands.compare import compare
+from lab.commands.nightly import nightly, quarantine
+from lab.commands.store import store as store_commands
 from lab.errors import LabError
 from lab.inventory import Device
 from lab.mlperf.command import mlperf
@@ -18,6 +23,7 @@ from lab.paths import cache_dir, default_config, reports_dir, store_dir
 from lab.units import format_quantity
 
 if TYPE_CHECKING:
+    from lab.reporting import TextKind
     from measurements.record import Run
 
 LEASE_WAIT_S = 60.0
@@ -134,9 +140,20 @@ def run(config: Path, workload: str, names: str, variant: str, repeats: int, sam
 @main.command()
 @click.argument("session", required=False)
 @click.option("--list", "listing", is_flag=True, help="List the sessions of the store instead.")
-def report(session: str | None, listing: bool) -> None:
-    """Write the report of SESSION (default: the latest) again from the store."""
-    from lab.reporting import report_session
+@click.option("--as", "kind", default="html", show_default=True, help="What to write.",
+              type=click.Choice(["html", "markdown", "junit", "csv", "latex"]))  # fmt: skip
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Where (default: standard output).")
+@click.option("--nights", default=60, show_default=True, type=click.IntRange(0), help="Compare with so many before.")
+def report(
+    session: str | None, listing: bool, kind: Literal["html"] | TextKind, output: Path | None, nights: int
+) -> None:
+    """Write the report of SESSION (default: the latest) again from the store.
+
+    HTML goes to the reports folder; everything else to standard output or --output: Markdown for a comment on a pull
+    request, JUnit XML for CI, CSV with every figure, a LaTeX table for a paper.
+    """
+    from lab.reporting import report_session, session_text
+    from measurements.report import write_text
     from measurements.store import Store
 
     with Store(store_dir()) as store:
@@ -147,12 +164,17 @@ def report(session: str | None, listing: bool) -> None:
                 rows.append((one.session_id, one.run_id, provenance.device, provenance.workload, one.status))
             _table(rows)
             return
-        chosen = session or store.latest_session()
-    page = report_session(store_dir(), chosen, reports_dir()) if chosen else None
-    if page is None:
+        chosen = session or store.latest_session() or ""
+    if kind == "html":
+        page = report_session(store_dir(), chosen, reports_dir(), nights)
+        told = f"report: {page}" if page is not None else None
+    else:
+        text = session_text(store_dir(), chosen, kind, nights)
+        told = text if output is None or text is None else f"report: {write_text(output, text)}"
+    if told is None:
         found = f"no runs of session {chosen!r}; `lab report --list` names them" if chosen else "no runs yet"
         raise click.ClickException(f"{store_dir()} holds {found}")
-    click.echo(f"report: {page}")
+    click.echo(told, nl=not told.endswith("\n"))
 
 
 @main.command()
@@ -173,6 +195,12 @@ def console(config: Path, device: str, workload: str, seconds: float | None) -> 
 
 
 main.add_command(mlperf)
+main.add_command(baseline)
+main.add_command(bisect)
+main.add_command(compare)
+main.add_command(store_commands)
+main.add_command(nightly)
+main.add_command(quarantine)
 
 
 def _held(entry: Device) -> contextlib.AbstractContextManager[object]:

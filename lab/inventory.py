@@ -37,7 +37,11 @@ DeviceClass = Literal["mcu", "linux", "phone", "host"]
 Plain: TypeAlias = "str | int | float | bool | SecretStr | list[Plain] | dict[str, Plain] | None"
 Location: TypeAlias = tuple[str | int, ...]
 
+_Model = TypeVar("_Model", bound=BaseModel)
+
 _DEEPEST = 20
+_BENCH_HINT = "name a bench with --lab-config or LAB_CONFIG; the emulated one is device_configs/emulated.yaml"
+_SCHEMA_HINT = "the schema is {}.schema.json in device_configs"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _PORT_RULE = (
     "/dev/serial/by-id/…, /dev/serial/by-path/…, socket://host:port, rfc2217://host:port, /dev/pts/N (tests), "
@@ -328,8 +332,8 @@ def load_bench(path: Path) -> BenchConfig:
     Raises:
         ConfigError: anything wrong, with file, line, field, what was found and what is allowed.
     """
-    document = _read_yaml(path)
-    bench = _validate(BenchFile, document)
+    document = _read_yaml(path, _BENCH_HINT)
+    bench = _validate(BenchFile, document, _SCHEMA_HINT.format("bench"))
     known = board_files(path.parent)
     devices: dict[str, Device] = {}
     for name, config in bench.devices.items():
@@ -361,8 +365,8 @@ def load_board(path: Path) -> Board:
     Raises:
         ConfigError: anything wrong, or a ``kind`` that is not the file's name.
     """
-    document = _read_yaml(path)
-    board = _validate(Board, document)
+    document = _read_yaml(path, _BENCH_HINT)
+    board = _validate(Board, document, _SCHEMA_HINT.format("board"))
     if board.kind != path.stem:
         raise ConfigError(
             f"{document.where(('kind',))}: kind: found '{board.kind}', must be the file's name '{path.stem}'",
@@ -375,6 +379,20 @@ def json_schema(model: Literal["bench", "board"] = "bench") -> dict[str, object]
     """JSON Schema of a bench file or a board file, for editors."""
     schema = (BenchFile if model == "bench" else Board).model_json_schema(mode="validation")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def load_settings(path: Path, model: type[_Model], hint: str) -> _Model:
+    """Read any other settings file by the same rules: strict, ``!env`` for secrets, errors with line and way out.
+
+    Args:
+        path: a YAML file.
+        model: what it must hold.
+        hint: where the keys are described.
+
+    Raises:
+        ConfigError: the file cannot be read, is no YAML or does not fit ``model``.
+    """
+    return _validate(model, _read_yaml(path, hint), hint)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -435,17 +453,17 @@ class _Document:
         return str(self.path)
 
 
-def _read_yaml(path: Path) -> _Document:
+def _read_yaml(path: Path, hint: str) -> _Document:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         beside = sorted(file.name for file in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise ConfigError(
             f"{path}: no such file" + (f"; {_allowed(path.name, beside)}" if beside else ""),
-            hint="name a bench with --lab-config or LAB_CONFIG; the emulated one is device_configs/emulated.yaml",
+            hint=hint,
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}", hint="a bench is a UTF-8 text file") from error
+        raise ConfigError(f"{path}: cannot be read: {error}", hint="it has to be a UTF-8 text file") from error
     try:
         node = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -456,7 +474,7 @@ def _read_yaml(path: Path) -> _Document:
             hint="check indentation and colons at this line and the one before",
         ) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}", hint="a bench is plain text in YAML") from error
+        raise ConfigError(f"{path}: not YAML: {error}", hint="it has to be plain text in YAML") from error
     places: dict[Location, tuple[int, int]] = {}
     data = _plain(node, (), path, places) if node is not None else {}
     return _Document(path, data, places)
@@ -516,16 +534,12 @@ def _from_environment(node: yaml.Node, where: str, location: Location) -> Secret
 
 # --- errors that say what is allowed ----------------------------------------------------------------------------------
 
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def _validate(model: type[_Model], document: _Document) -> _Model:
+def _validate(model: type[_Model], document: _Document, hint: str) -> _Model:
     try:
         return model.model_validate(document.data)
     except ValidationError as error:
         problems = [_problem(model, document, details) for details in error.errors(include_url=False)]
     unique = list(dict.fromkeys(problems))
-    hint = f"the schema is {'bench' if model is BenchFile else 'board'}.schema.json in device_configs"
     if len(unique) == 1:
         raise ConfigError(unique[0], hint=hint)
     raise ConfigError(f"{document.path}: {len(unique)} problems\n  " + "\n  ".join(unique), hint=hint)

@@ -33,6 +33,11 @@ def reports_dir() -> Path:
     return _from_environment("LAB_REPORTS") or project_root() / "reports"
 
 
+def baselines_dir() -> Path:
+    """Accepted figures, kept under version control: ``LAB_BASELINES``, else ``baselines`` beside ``pyproject.toml``."""
+    return _from_environment("LAB_BASELINES") or project_root() / "baselines"
+
+
 def config_dir() -> Path:
     """The benches and board kinds that come with the lab."""
     return project_root() / "device_configs"

@@ -28,6 +28,11 @@ def set_sink(sink: Sink | None) -> None:
     _sink = sink or to_stderr
 
 
+def say(line: str) -> None:
+    """Show one line, where progress goes."""
+    _sink(line)
+
+
 @dataclass
 class Step:
     """A step under way; :meth:`update` may be called as often as wanted, a line appears every two seconds at most."""

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from measurements.record import Buffer, Record, RunDetail, Trace
 from measurements.report.envelope import Envelope, envelope, merged, pulses
 from measurements.report.units import Scale, exact, quantity, scale_for, short
+from measurements.statistics import mark_outliers
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -142,6 +143,7 @@ class Distribution:
         sentence: the distribution in words.
         bins, points: bars and single repeats (few enough to draw), percent; empty where only the sentence is shown.
         value: x axis.
+        outliers: repeats that stand apart, percent; they are drawn beside the others and stay in every figure.
         median, p95: places, percent. ci_left, ci_width: 95 % confidence interval of the median, percent.
     """
 
@@ -149,6 +151,7 @@ class Distribution:
     sentence: str
     bins: tuple[Bin, ...] = ()
     points: tuple[float, ...] = ()
+    outliers: tuple[float, ...] = ()
     value: Axis = Axis((), "")
     median: float = 0.0
     p95: float = 0.0
@@ -321,12 +324,16 @@ def _histogram(name: str, sentence: str, raw: Float64Array, record: Record) -> D
         if count
     )
     points = tuple(place(float(value)) for value in raw) if len(raw) <= _STRIP_POINTS else ()
+    odd = raw[mark_outliers(raw.tolist())]
+    if len(odd):
+        sentence += f" {len(odd)} marked as outlier{'' if len(odd) == 1 else 's'}."
     left = place(record.ci_low)
     return Distribution(
         name,
         sentence,
         bins,
         points,
+        tuple(dict.fromkeys(place(float(value)) for value in odd)),
         axis(low, high, record.unit),
         place(record.median),
         place(record.p95),

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from lab.errors import StoreError
 from measurements.record import Run, Trace
+from measurements.report.matrix import matrix_view
+from measurements.report.night import NightSummary
+from measurements.report.pareto import pareto_views
+from measurements.report.trend_chart import trend_view
+from measurements.report.trends import Trends
 from measurements.report.view import MODEL_COLUMNS, page_view
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(
-    runs: Sequence[Run], traces: Mapping[str, Trace], *, title: str = "Measurement report", notes: Sequence[str] = ()
+    runs: Sequence[Run],
+    traces: Mapping[str, Trace],
+    *,
+    title: str = "Measurement report",
+    notes: Sequence[str] = (),
+    trends: Trends | None = None,
+    night: NightSummary | None = None,
 ) -> str:
     """Return the report as one HTML document that loads nothing from anywhere.
 
@@ -26,6 +40,8 @@ def render(
         traces: power traces by run id; runs without one are reported without.
         title: heading of the page.
         notes: sentences for the reader, shown at the top.
+        trends: the figures over the nights before, where they are to be shown.
+        night: the night, where the runs are one's.
     """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -34,8 +50,19 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    known = trends or Trends()
+    script = (_TEMPLATES / "report.js").read_text("utf-8")
     return environment.get_template("report.html.j2").render(
-        page=page_view(runs, traces, title, notes), model_columns=tuple(MODEL_COLUMNS)
+        page=page_view(runs, traces, title, notes, night),
+        model_columns=tuple(MODEL_COLUMNS),
+        night=night,
+        headline=night.headline(known.regressions) if night is not None else "",
+        trends=trend_view(known),
+        matrix=matrix_view(runs, night, known),
+        fronts=pareto_views(runs),
+        script=Markup(script),
+        # Only this very script may run: the policy names its digest (W3C, Content Security Policy Level 3).
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
@@ -46,11 +73,13 @@ def write_report(
     *,
     title: str = "Measurement report",
     notes: Sequence[str] = (),
+    trends: Trends | None = None,
+    night: NightSummary | None = None,
 ) -> Path:
     """Write ``folder/index.html``; a reader sees the old file or the whole new one, never a part.
 
     Args:
-        runs, traces, title, notes: as in :func:`render`.
+        runs, traces, title, notes, trends, night: as in :func:`render`.
         folder: created where missing.
 
     Returns:
@@ -59,10 +88,18 @@ def write_report(
     Raises:
         StoreError: the folder or file cannot be written.
     """
-    text = render(runs, traces, title=title, notes=notes)
-    target = folder / "index.html"
+    text = render(runs, traces, title=title, notes=notes, trends=trends, night=night)
+    return write_text(folder / "index.html", text)
+
+
+def write_text(target: Path, text: str) -> Path:
+    """Write a report file; a reader sees the old one or the whole new one. Its folder is made where missing.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         _replace_file(target, text.encode("utf-8"))
     except OSError as error:
         raise StoreError(

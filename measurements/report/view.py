@@ -20,14 +20,19 @@ from measurements.report.charts import (
     power_chart,
     stacked,
 )
+from measurements.report.night import NightSummary
 from measurements.report.units import NO_FIGURE, exact, is_count, quantity, scale_for, short
+from measurements.report.zoom import Zoom, zoom
 
 LAYER_PREFIX = "layer/"
 """Regions of single layers start with this."""
 
 _STATUS_WORDS = {"passed": "✓ passed", "failed": "✗ failed", "error": "⚠ error", "incomplete": "… incomplete"}
+_NIGHT_STATUS = {0: "passed", 1: "failed", 3: "error", 4: "incomplete"}
+_NIGHT_WORDS = {0: "✓ passed", 1: "✗ failed", 3: "⚠ the bench failed", 4: "… out of time"}
 _RAW_SHOWN = 64
 _BUCKETS_OF_PAGE, _BUCKETS_LEAST, _BUCKETS_MOST = 12_000, 150, 600
+_ZOOM_OF_PAGE, _ZOOM_LEAST, _ZOOM_MOST = 160_000, 1_000, 16_000
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,7 @@ class RunView:
     ram: tuple[Part, ...]
     ram_total: str
     power: PowerChart | None
+    zoom: Zoom | None
     distributions: tuple[Distribution, ...]
     facts: tuple[tuple[str, str], ...]
     missing: tuple[str, ...]
@@ -211,11 +217,21 @@ class Page:
     runs: tuple[RunView, ...]
 
 
-def page_view(runs: Sequence[Run], traces: Mapping[str, Trace], title: str, notes: Sequence[str]) -> Page:
-    """Arrange ``runs`` and their ``traces`` (by run id) for the page."""
-    buckets = max(_BUCKETS_LEAST, min(_BUCKETS_MOST, _BUCKETS_OF_PAGE // max(1, len(traces))))
+def page_view(
+    runs: Sequence[Run],
+    traces: Mapping[str, Trace],
+    title: str,
+    notes: Sequence[str],
+    night: NightSummary | None = None,
+) -> Page:
+    """Arrange ``runs``, their ``traces`` (by run id) and the night they belong to for the page."""
+    share = max(1, len(traces))
+    buckets = max(_BUCKETS_LEAST, min(_BUCKETS_MOST, _BUCKETS_OF_PAGE // share))
+    fine = max(_ZOOM_LEAST, min(_ZOOM_MOST, _ZOOM_OF_PAGE // share))
     few = len(runs) <= 4
-    views = tuple(_run_view(run, index, traces.get(run.run_id), buckets, few) for index, run in enumerate(runs, 1))
+    views = tuple(
+        _run_view(run, index, traces.get(run.run_id), (buckets, fine), few) for index, run in enumerate(runs, 1)
+    )
     worst = next((s for s in ("error", "failed", "incomplete") if any(run.status == s for run in runs)), "passed")
     return Page(
         title=title,
@@ -223,8 +239,8 @@ def page_view(runs: Sequence[Run], traces: Mapping[str, Trace], title: str, note
         lab=_joined(run.provenance.lab_version for run in runs),
         commit=_joined(_commit(run.provenance) for run in runs),
         counts=_counts(runs),
-        status=worst if runs else "incomplete",
-        status_word=_overall(runs),
+        status=_NIGHT_STATUS[night.status] if night is not None else worst if runs else "incomplete",
+        status_word=_overall(runs) if night is None else _NIGHT_WORDS[night.status],
         troubles=tuple(
             Trouble(view.anchor, view.title, view.status_word, view.error.partition("\n")[0])
             for view in views
@@ -256,6 +272,18 @@ def badges(run: Run) -> tuple[Badge, ...]:
     if modelled:
         found.append(Badge("modelled", "modelled energy", provenance.energy_model or "Energy comes from a model."))
     return tuple(found)
+
+
+def anchor_of(number: int) -> str:
+    """Id of the section of the run that is shown at this place, from 1."""
+    return f"run-{number}"
+
+
+def clock_group(run: Run) -> str:
+    """Title of the runs whose figures this run's may be compared with: the same kind of clock."""
+    if run.provenance.clock == "virtual":
+        return "Emulated, virtual time"
+    return "Emulated, host time" if run.provenance.emulator else "Hardware"
 
 
 def main_region(run: Run) -> str:
@@ -305,22 +333,22 @@ def layer_table(layers: Sequence[Layer]) -> LayerTable | None:
     return LayerTable(rows, basis, has_counts, summary + ".")
 
 
-def _run_view(run: Run, number: int, trace: Trace | None, buckets: int, few: bool) -> RunView:
-    anchor = f"run-{number}"
+def _run_view(run: Run, number: int, trace: Trace | None, buckets: tuple[int, int], few: bool) -> RunView:
+    anchor = anchor_of(number)
     plain = [record for record in run.records if not record.region.startswith(LAYER_PREFIX)]
     layered = [record for record in run.records if record.region.startswith(LAYER_PREFIX)]
-    total = _find(run, "peak_ram")
+    total = find_record(run, "peak_ram")
     ram = stacked(
         total.median if total else None,
         [(r.metric.partition(".")[2].replace("_", " "), r.median) for r in run.records if _is_part(r)],
     )
-    chart = power_chart(trace, _region_names(run), buckets) if trace is not None else None
+    chart = power_chart(trace, _region_names(run), buckets[0]) if trace is not None else None
     layers = layer_table(run.detail.layers)
     arena = memory_map(run.detail)
     timed = _timed_records(run)
     return RunView(
         anchor=anchor,
-        title=f"{run.provenance.device} · {_workload(run.provenance)}",
+        title=f"{run.provenance.device} · {workload_name(run.provenance)}",
         status=run.status,
         status_word=_STATUS_WORDS[run.status],
         is_open=few or run.status != "passed",
@@ -337,6 +365,7 @@ def _run_view(run: Run, number: int, trace: Trace | None, buckets: int, few: boo
         ram=ram,
         ram_total=quantity(total.median, "bytes") if total else "",
         power=chart,
+        zoom=zoom(trace, _region_names(run), buckets[1]) if trace is not None else None,
         distributions=tuple(distribution(record) for record in timed),
         facts=_facts(run),
         missing=_missing(run, trace, chart, layers, arena, bool(timed)),
@@ -367,22 +396,9 @@ def _missing(
 
 
 def _groups(runs: Sequence[Run]) -> tuple[SummaryGroup, ...]:
-    kinds = (
-        ("Emulated, virtual time", [run for run in _numbered(runs) if run[1].provenance.clock == "virtual"]),
-        (
-            "Emulated, host time",
-            [run for run in _numbered(runs) if run[1].provenance.clock != "virtual" and run[1].provenance.emulator],
-        ),
-        (
-            "Hardware",
-            [run for run in _numbered(runs) if run[1].provenance.clock != "virtual" and not run[1].provenance.emulator],
-        ),
-    )
+    titles = ("Emulated, virtual time", "Emulated, host time", "Hardware")
+    kinds = [(title, [one for one in enumerate(runs, 1) if clock_group(one[1]) == title]) for title in titles]
     return tuple(SummaryGroup(title, _summary_rows(members)) for title, members in kinds if members)
-
-
-def _numbered(runs: Sequence[Run]) -> list[tuple[int, Run]]:
-    return list(enumerate(runs, 1))
 
 
 def _summary_rows(members: Sequence[tuple[int, Run]]) -> tuple[SummaryRow, ...]:
@@ -390,28 +406,28 @@ def _summary_rows(members: Sequence[tuple[int, Run]]) -> tuple[SummaryRow, ...]:
     rows = []
     for number, run in members:
         region = main_region(run)
-        cycles = _find(run, "cycles", region) or _find(run, "instructions", region)
+        cycles = find_record(run, "cycles", region) or find_record(run, "instructions", region)
         rows.append(
             SummaryRow(
-                anchor=f"run-{number}",
+                anchor=anchor_of(number),
                 device=run.provenance.device,
-                workload=_workload(run.provenance),
+                workload=workload_name(run.provenance),
                 status=run.status,
                 status_word=_STATUS_WORDS[run.status],
                 badges=badges(run),
                 accuracy=_accuracy(run),
-                latency=_spread_cell(_find(run, "latency", region), tops["latency"]),
+                latency=_spread_cell(find_record(run, "latency", region), tops["latency"]),
                 cycles=_plain_cell(cycles),
-                ram=_plain_cell(_find(run, "peak_ram")),
-                flash=_plain_cell(_find(run, "flash")),
-                energy=_spread_cell(_find(run, "energy", region), tops["energy"]),
+                ram=_plain_cell(find_record(run, "peak_ram")),
+                flash=_plain_cell(find_record(run, "flash")),
+                energy=_spread_cell(find_record(run, "energy", region), tops["energy"]),
             )
         )
     return tuple(rows)
 
 
 def _top(metric: str, runs: Sequence[Run]) -> float:
-    found = [_find(run, metric, main_region(run)) for run in runs]
+    found = [find_record(run, metric, main_region(run)) for run in runs]
     values = [v for record in found if record is not None for v in (record.median, record.ci_high, record.p95)]
     return 1.04 * max((value for value in values if math.isfinite(value)), default=0.0)
 
@@ -420,15 +436,15 @@ def _models(runs: Sequence[Run], views: Sequence[RunView]) -> tuple[ModelRow, ..
     """Rows for the runs whose workload is a model file: those that say what an arena of theirs is planned to be."""
     rows = []
     for run, view in zip(runs, views, strict=True):
-        if _find(run, "arena.lower_bound") is None:
+        if find_record(run, "arena.lower_bound") is None:
             continue
-        found = [_find(run, metric, "inference") for metric in MODEL_COLUMNS.values()]
+        found = [find_record(run, metric, "inference") for metric in MODEL_COLUMNS.values()]
         texts = tuple("" if record is None else short(record.median, record.unit) for record in found)
-        rows.append(ModelRow(view.anchor, run.provenance.device, _workload(run.provenance), texts))
+        rows.append(ModelRow(view.anchor, run.provenance.device, workload_name(run.provenance), texts))
     return tuple(rows)
 
 
-def _find(run: Run, metric: str, region: str = "") -> Record | None:
+def find_record(run: Run, metric: str, region: str = "") -> Record | None:
     """Return the record of ``metric`` in ``region``, else in the whole run, else the first there is outside layers."""
     matches = [r for r in run.records if r.metric == metric and not r.region.startswith(LAYER_PREFIX)]
     ranked = sorted(matches, key=lambda r: (r.region != region, r.region != "run"))
@@ -459,7 +475,7 @@ def _plain_cell(record: Record | None) -> Cell:
 
 
 def _accuracy(run: Run) -> Cell:
-    measured, reference = _find(run, "accuracy"), _find(run, "accuracy.reference")
+    measured, reference = find_record(run, "accuracy"), find_record(run, "accuracy.reference")
     if measured is None:
         return Cell()
     text = quantity(measured.median, "1", "accuracy")
@@ -564,7 +580,7 @@ def _facts(run: Run) -> tuple[tuple[str, str], ...]:
         ("Emulator", p.emulator or "none (hardware)"),
         ("Meter", meter),
         ("Energy model", p.energy_model or "none"),
-        ("Workload", _workload(p)),
+        ("Workload", workload_name(p)),
         ("Parameters", parameters),
         ("Seed", str(p.seed)),
         ("Dataset", p.dataset),
@@ -614,7 +630,7 @@ def _overall(runs: Sequence[Run]) -> str:
 
 def _counts(runs: Sequence[Run]) -> str:
     devices = len({run.provenance.device for run in runs})
-    workloads = len({_workload(run.provenance) for run in runs})
+    workloads = len({workload_name(run.provenance) for run in runs})
     return ", ".join(
         f"{count} {name}{'' if count == 1 else 's'}"
         for count, name in ((len(runs), "run"), (devices, "device"), (workloads, "workload"))
@@ -631,7 +647,8 @@ def _commit(provenance: Provenance) -> str:
     return provenance.git_commit[:12] + (" with uncommitted changes" if provenance.git_dirty else "")
 
 
-def _workload(provenance: Provenance) -> str:
+def workload_name(provenance: Provenance) -> str:
+    """Workload and variant as they are shown."""
     return f"{provenance.workload} ({provenance.variant})" if provenance.variant else provenance.workload
 
 

@@ -11,49 +11,26 @@ import errno
 import fcntl
 import re
 import secrets
-import shutil
 import sqlite3
-import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Self
 
 from lab.errors import StoreError
 from measurements.record import Run, Trace
+from measurements.store.checks import check_clock, check_finite, check_names, check_trace, check_units
+from measurements.store.faults import fail
 from measurements.store.lines import blocks, run_lines, trace_lines, trace_source
+from measurements.store.opening import DATABASE, TRACES, TRACES_LOCK, open_for_reading, open_store
+from measurements.store.revisions import StoredRun, extends, is_later
 from measurements.store.rows import Value, record_from_row, record_row, run_from_row, run_row, text
-from measurements.store.traces import SUFFIX, read_trace, write_trace
+from measurements.store.selection import EVERYTHING, Selection
+from measurements.store.traces import SUFFIX, read_trace, trace_digest, write_trace
 
-SCHEMA_VERSION = 1
-DATABASE = "lab.sqlite"
-TRACES = "traces"
-BUSY_TIMEOUT_S = 60.0
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE runs (
-    run_id TEXT PRIMARY KEY, session_id TEXT NOT NULL, started_ns INTEGER NOT NULL, status TEXT NOT NULL,
-    test TEXT NOT NULL, error TEXT NOT NULL, retries TEXT NOT NULL, provenance TEXT NOT NULL, detail TEXT NOT NULL,
-    digest TEXT NOT NULL, trace TEXT
-);
-CREATE INDEX runs_by_session ON runs (session_id, started_ns);
-CREATE INDEX runs_by_start ON runs (started_ns);
-CREATE TABLE records (
-    run_id TEXT NOT NULL REFERENCES runs, position INTEGER NOT NULL, region TEXT NOT NULL, metric TEXT NOT NULL,
-    unit TEXT NOT NULL, source TEXT NOT NULL, raw BLOB NOT NULL, n INTEGER NOT NULL, median REAL, ci_low REAL,
-    ci_high REAL, p95 REAL, p99 REAL, first REAL, alignment TEXT NOT NULL, lost_fraction REAL, note TEXT NOT NULL,
-    PRIMARY KEY (run_id, position), UNIQUE (run_id, region, metric)
-) WITHOUT ROWID;
-CREATE TABLE outbox (
-    block INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL REFERENCES runs, lines BLOB NOT NULL,
-    state TEXT NOT NULL DEFAULT 'pending', answer TEXT NOT NULL DEFAULT ''
-);
-CREATE INDEX outbox_by_state ON outbox (state, block);
-"""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -97,33 +74,28 @@ def new_run_id() -> str:
 class Store:
     """The local store in the folder ``path``, which is made where it is missing.
 
-    Any number of processes may have it open and save at once. Where the folder cannot be written to, what is in it can
-    still be read and :meth:`save` says why it refuses. A context manager; leaving it closes the store.
+    A store of an earlier lab is brought up to date on opening. Any number of processes may have it open and save at
+    once. Where the folder cannot be written to, what is in it can still be read and :meth:`save` says why it refuses.
+    A context manager; leaving it closes the store.
 
     Args:
         path: the store's folder (``LAB_STORE``).
         mirror_traces: also put 1 ms buckets of every trace in the outbox.
+        read_only: change nothing, neither the store's version nor anything else.
 
     Raises:
         StoreError: the folder holds no store and none can be made, or the store is damaged or of a newer lab.
     """
 
-    def __init__(self, path: Path, *, mirror_traces: bool = False) -> None:
+    def __init__(self, path: Path, *, mirror_traces: bool = False, read_only: bool = False) -> None:
         self.path = path
         self.database = path / DATABASE
         self._mirror_traces = mirror_traces
-        self._read_only_because: sqlite3.Error | OSError | None = None
-        self._copy: tempfile.TemporaryDirectory[str] | None = None
-        try:
-            self._db = self._open_for_writing()
-        except (sqlite3.OperationalError, OSError) as error:
-            if _is_damage(error) or _is_busy(error):
-                self._fail("cannot be opened", error)
-            self._read_only_because = error
-            with self._guard("cannot be opened"):
-                self._db = self._open_for_reading(error)
-        except sqlite3.DatabaseError as error:
-            self._fail("cannot be opened", error)
+        if read_only:
+            self._opened = open_for_reading(path, OSError(errno.EROFS, "it was opened for reading only"))
+        else:
+            self._opened = open_store(path)
+        self._db = self._opened.db
 
     def __enter__(self) -> Self:
         return self
@@ -136,9 +108,10 @@ class Store:
     def close(self) -> None:
         """Close the store; safe to call twice."""
         self._db.close()
-        if self._copy is not None:
-            self._copy.cleanup()
-            self._copy = None
+        if self._opened.copy is not None:
+            self._opened.copy.cleanup()
+
+    # Saving
 
     def save(self, run: Run, trace: Trace | None = None) -> None:
         """Save a run; when this returns, the run is durable.
@@ -146,39 +119,24 @@ class Store:
         Saving the same run again changes nothing, except that it adds a trace that could not be saved before.
 
         Args:
-            run: the run; its (region, metric) pairs are unique.
+            run: the run; its (region, metric) pairs are unique, its figures finite, its units those of the store.
             trace: its power trace, where there is one.
 
         Raises:
             StoreError: nothing was saved, or, where the text says so, the records were saved and the trace was not.
         """
-        if self._read_only_because is not None:
-            self._fail(f"run {run.run_id} was not saved", self._read_only_because)
-        if not _RUN_ID.fullmatch(run.run_id):
-            raise StoreError(
-                f"run id {run.run_id!r} cannot be a file name",
-                hint="use measurements.store.new_run_id(), or letters, digits, '.', '_' and '-'",
-            )
-        _check_names(run)
+        self._must_be_writable(f"run {run.run_id} was not saved")
+        _check_run_id(run)
+        check_names(run)
+        check_finite(run.run_id, run.records)
         row = run_row(run)
-        with self._guard(f"run {run.run_id} was not saved"):
-            known = self._known(run, str(row["digest"]))
-        if known and (trace is None or self._trace_name(run.run_id)):
-            return
-        trace_problem = self._save_trace(run, trace) if trace is not None else None
-        row["trace"] = f"{run.run_id}{SUFFIX}" if trace is not None and trace_problem is None else None
-        try:
-            self._commit(run, row, self._lines(run, trace))
-        except StoreError:
-            if row["trace"] and not known:
-                self._trace_path(str(row["trace"])).unlink(missing_ok=True)
-            raise
-        if trace_problem is not None:
-            raise StoreError(
-                f"run {run.run_id}: its {len(run.records)} records are saved, its trace is not: "
-                f"{trace_problem.message}",
-                hint=f"{trace_problem.hint}; then save the run again with its trace",
-            ) from trace_problem
+        if trace is not None:
+            check_trace(run.run_id, trace)
+            row |= {"trace": f"{run.run_id}{SUFFIX}", "trace_digest": trace_digest(trace)}
+        with self._guard(f"run {run.run_id} was not saved"), self._traces_kept(fcntl.LOCK_SH):
+            known = self._known(row)
+            if known is None or (trace is not None and known.trace is None):
+                self._save(run, row, trace)
 
     def amend(self, run: Run) -> None:
         """Bring a saved run up to date, durably: its status and error may change and records may be added at its end.
@@ -189,43 +147,148 @@ class Store:
         Raises:
             StoreError: there is no such run, a record that was saved is changed or missing, or nothing was saved.
         """
-        if self._read_only_because is not None:
-            self._fail(f"run {run.run_id} was not amended", self._read_only_because)
-        _check_names(run)
+        self._must_be_writable(f"run {run.run_id} was not amended")
+        check_names(run)
         row = run_row(run)
         with self._guard(f"run {run.run_id} was not amended"), self._transaction():
-            query = "SELECT * FROM records WHERE run_id = ? ORDER BY position"
-            old = [dict(found) for found in self._db.execute(query, (run.run_id,))]
-            new = [record_row(run.run_id, position, record) for position, record in enumerate(run.records)]
-            if new[: len(old)] != old:
+            known = self.find(run.run_id)
+            if known is None:
+                raise StoreError(f"{self.database}: holds no run {run.run_id!r} to amend", hint="save it first")
+            if known.digest == row["digest"]:
+                return
+            if not extends(run, known.run):
                 raise StoreError(
                     f"run {run.run_id}: records that were saved are changed or missing; nothing was overwritten",
                     hint="add records at the end; what was measured stays",
                 )
-            changes = ", ".join(f"{name} = :{name}" for name in row)
-            if self._db.execute(f"UPDATE runs SET {changes} WHERE run_id = :run_id", row).rowcount == 0:
-                raise StoreError(f"{self.database}: holds no run {run.run_id!r} to amend", hint="save it first")
-            for added in new[len(old) :]:
-                self._insert("records", added)
-            for block in blocks(run_lines(replace(run, records=run.records[len(old) :]))):
-                self._insert("outbox", {"run_id": run.run_id, "lines": block})
+            added = run.records[len(known.run.records) :]
+            check_finite(run.run_id, added)
+            check_units(self._db, run.run_id, added)
+            self._replace(run, row | {"revision": known.revision + 1}, len(known.run.records))
 
-    def runs(self, session_id: str | None = None, limit: int | None = None) -> list[Run]:
+    def adopt(self, found: StoredRun, waiting: Iterable[OutboxBlock]) -> bool:
+        """Take over a run of another store as it is there; its trace file is in place already.
+
+        Args:
+            found: the run there, with the digest of its trace where it has one.
+            waiting: its blocks that the mirror has not confirmed there.
+
+        Returns:
+            Whether anything changed.
+
+        Raises:
+            StoreError: the run here is another one under the same id, or nothing was saved.
+        """
+        run = found.run
+        trace: dict[str, Value] = {"trace": found.trace, "trace_digest": found.trace_digest}
+        with self._guard(f"run {run.run_id} was not merged"), self._transaction():
+            mine = self.find(run.run_id)
+            if mine is None:
+                check_units(self._db, run.run_id, run.records)
+                self._insert("runs", run_row(run) | {"revision": found.revision} | trace)
+                self._insert_records(run, 0)
+                for block in waiting:
+                    self._insert("outbox", {"run_id": run.run_id, "lines": block.lines})
+                return True
+            later = is_later(self.with_digest(mine), found)
+            if later:
+                added = run.records[len(mine.run.records) :]
+                check_units(self._db, run.run_id, added)
+                self._replace(run, run_row(run) | {"revision": found.revision}, len(mine.run.records))
+            if mine.trace is None and found.trace is not None:
+                self._set_trace({"run_id": run.run_id} | trace)
+                return True
+            return later
+
+    def with_digest(self, stored: StoredRun) -> StoredRun:
+        """The same run of this store; the digest of its trace is worked out where an earlier lab did not keep it.
+
+        Raises:
+            StoreError: the trace cannot be read.
+        """
+        if stored.trace is None or stored.trace_digest is not None:
+            return stored
+        return replace(stored, trace_digest=trace_digest(read_trace(self.trace_path(stored.trace))))
+
+    def remove(self, run_ids: Iterable[str], *, traces_only: bool) -> None:
+        """Remove runs with all that belongs to them, or only their traces.
+
+        Raises:
+            StoreError: not all were removed; each was removed whole or not at all.
+        """
+        self._must_be_writable("nothing was removed")
+        with self._guard("not all runs were removed"), self._traces_kept(fcntl.LOCK_EX):
+            for run_id in run_ids:
+                name = self._trace_name(run_id)
+                with self._transaction():
+                    if traces_only:
+                        self._set_trace({"run_id": run_id, "trace": None, "trace_digest": None})
+                    else:
+                        for table in ("outbox", "records", "runs"):
+                            self._db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
+                # After the transaction: a kill in between leaves a file that no run names, not a run without its file.
+                if name is not None:
+                    self.trace_path(name).unlink(missing_ok=True)
+
+    def compact(self) -> None:
+        """Give the space of removed runs back to the disk.
+
+        Raises:
+            StoreError: it could not be given back; nothing is lost.
+        """
+        with self._guard("the space of removed runs was not given back"):
+            self._db.execute("VACUUM")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def remove_leftovers(self) -> tuple[Path, ...]:
+        """Delete the files in ``traces/`` that no run names, and say which; waits for saves under way.
+
+        Raises:
+            StoreError: a file could not be deleted.
+        """
+        self._must_be_writable("nothing was removed")
+        with self._guard("files that no run names were not all removed"), self._traces_kept(fcntl.LOCK_EX):
+            files = self.leftovers()
+            for file in files:
+                file.unlink(missing_ok=True)
+        return files
+
+    # Reading
+
+    def runs(
+        self, session_id: str | None = None, limit: int | None = None, selection: Selection = EVERYTHING
+    ) -> list[Run]:
         """The runs, oldest first.
 
         Args:
             session_id: only those of this session.
             limit: only the latest so many.
+            selection: only those that match.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        where = "" if session_id is None else "WHERE session_id = :session"
-        query = f"SELECT * FROM runs {where} ORDER BY started_ns DESC, run_id DESC LIMIT :limit"
-        arguments = {"session": session_id, "limit": -1 if limit is None else limit}
+        where, arguments = selection.where()
+        query = (
+            f"SELECT * FROM runs WHERE {where} AND (:of IS NULL OR session_id = :of) "
+            "ORDER BY started_ns DESC, run_id DESC LIMIT :limit"
+        )
+        arguments |= {"limit": -1 if limit is None else limit}
         with self._guard("the runs cannot be read"), self._snapshot():
-            rows = self._db.execute(query, arguments).fetchall()
+            rows = self._db.execute(query, {**arguments, "of": session_id}).fetchall()
             return [self._load(row) for row in reversed(rows)]
+
+    def run_ids(self, selection: Selection = EVERYTHING) -> list[str]:
+        """Ids of the runs that match, oldest first."""
+        where, arguments = selection.where()
+        with self._guard("the runs cannot be read"):
+            rows = self._db.execute(f"SELECT run_id FROM runs WHERE {where} ORDER BY started_ns, run_id", arguments)
+            return [str(row["run_id"]) for row in rows]
+
+    def table(self, query: str, arguments: Mapping[str, Value]) -> list[sqlite3.Row]:
+        """Rows of an SQL query over the tables ``runs``, ``records`` and ``outbox``."""
+        with self._guard("the tables cannot be read"):
+            return self._db.execute(query, arguments).fetchall()
 
     def run(self, run_id: str) -> Run:
         """One run.
@@ -233,11 +296,22 @@ class Store:
         Raises:
             StoreError: there is no such run, or the store cannot be read.
         """
+        found = self.find(run_id)
+        if found is None:
+            raise StoreError(f"{self.database}: holds no run {run_id!r}", hint="Store.runs() lists the runs it holds")
+        return found.run
+
+    def find(self, run_id: str) -> StoredRun | None:
+        """A run as it lies here, None where there is no such run.
+
+        Raises:
+            StoreError: the run holds what this lab does not know, or the store cannot be read.
+        """
         with self._guard(f"run {run_id} cannot be read"), self._snapshot():
             row = self._db.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-            if row is not None:
-                return self._load(row)
-        raise StoreError(f"{self.database}: holds no run {run_id!r}", hint="Store.runs() lists the runs it holds")
+            if row is None:
+                return None
+            return StoredRun(self._load(row), row["digest"], row["revision"], row["trace"], row["trace_digest"])
 
     def trace(self, run_id: str) -> Trace | None:
         """The power trace of a run, None where it has none.
@@ -247,7 +321,18 @@ class Store:
         """
         with self._guard(f"the trace of run {run_id} cannot be read"):
             name = self._trace_name(run_id)
-        return read_trace(self._trace_path(name)) if name else None
+        return read_trace(self.trace_path(name)) if name else None
+
+    def trace_path(self, name: str) -> Path:
+        """Where the trace file ``name`` lies."""
+        return self.path / TRACES / name
+
+    def units(self) -> dict[str, set[str]]:
+        """The units that each metric is stored in: one, unless an earlier lab let in several."""
+        units: dict[str, set[str]] = {}
+        for row in self.table("SELECT DISTINCT metric, unit FROM records", {}):
+            units.setdefault(row["metric"], set()).add(row["unit"])
+        return units
 
     def latest_session(self) -> str | None:
         """The session of the run that started last, None in an empty store."""
@@ -256,13 +341,56 @@ class Store:
             row = self._db.execute(query).fetchone()
         return None if row is None else str(row["session_id"])
 
+    def leftovers(self) -> tuple[Path, ...]:
+        """Files in ``traces/`` that no run names: of saves that never finished, or are under way."""
+        folder = self.path / TRACES
+        # The files first: what a save puts there in between is named by the time the names are read, or was not seen.
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        with self._guard("the traces cannot be listed"):
+            named = {row["trace"] for row in self._db.execute("SELECT trace FROM runs WHERE trace IS NOT NULL")}
+        return tuple(file for file in files if file.name not in named)
+
+    def verify(self) -> StoreCheck:
+        """Check the database's structure, every run and trace against its digest, and that metrics keep their unit."""
+        problems: list[str] = []
+        with self._guard("cannot be verified"):
+            problems += [str(row[0]) for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
+            problems += [f"dangling reference: {tuple(row)}" for row in self._db.execute("PRAGMA foreign_key_check")]
+        for metric, units in self.units().items():
+            if len(units) > 1:
+                problems.append(f"{metric} is stored in several units: {', '.join(sorted(units))}")
+        run_ids = self.run_ids()
+        records = traces = 0
+        for run_id in run_ids:
+            try:
+                found = self.find(run_id)
+                if found is None:
+                    continue  # removed by another process in the meantime
+                records += len(found.run.records)
+                if run_row(found.run)["digest"] != found.digest:
+                    problems.append(f"run {run_id}: content differs from its digest")
+                if found.trace is not None:
+                    traces += 1
+                    digest = trace_digest(read_trace(self.trace_path(found.trace)))
+                    if found.trace_digest not in (None, digest):
+                        problems.append(f"{self.trace_path(found.trace)}: the trace differs from its digest")
+            except StoreError as error:
+                problems.append(error.message)
+        return StoreCheck(len(run_ids), records, traces, tuple(problems), self.leftovers())
+
+    # The outbox
+
     def pending(self, limit: int = 100, after: int = 0) -> list[OutboxBlock]:
         """Blocks that the mirror has not confirmed, oldest first, with numbers above ``after``."""
-        return self._blocks("pending", limit, after)
+        return self._blocks("state = 'pending' AND block > ?", after, limit)
 
     def set_aside(self, limit: int = 100) -> list[OutboxBlock]:
         """Blocks that the mirror refused, with its answer, oldest first."""
-        return self._blocks("refused", limit, 0)
+        return self._blocks("state = 'refused' AND block > ?", 0, limit)
+
+    def unconfirmed(self, run_id: str) -> list[OutboxBlock]:
+        """Blocks of a run that the mirror has not confirmed or has refused, oldest first."""
+        return self._blocks("run_id = ?", run_id, -1)
 
     def outbox_sizes(self) -> tuple[int, int]:
         """How many blocks wait for the mirror, and how many it refused."""
@@ -271,159 +399,111 @@ class Store:
             waiting, refused = (self._db.execute(query, (state,)).fetchone()[0] for state in ("pending", "refused"))
         return int(waiting), int(refused)
 
-    def confirm(self, block: int) -> None:
-        """Take a block out of the outbox: the mirror has it."""
-        with self._guard(f"outbox block {block} could not be removed"):
-            self._db.execute("DELETE FROM outbox WHERE block = ?", (block,))
+    def confirm(self, numbers: Sequence[int]) -> None:
+        """Take blocks out of the outbox: the mirror has them."""
+        with self._guard(f"{len(numbers)} outbox blocks could not be removed"), self._transaction():
+            self._db.executemany("DELETE FROM outbox WHERE block = ?", [(number,) for number in numbers])
 
     def refuse(self, block: int, answer: str) -> None:
         """Set a block aside with the mirror's own words; it is not sent again."""
         with self._guard(f"outbox block {block} could not be set aside"):
             self._db.execute("UPDATE outbox SET state = 'refused', answer = ? WHERE block = ?", (text(answer), block))
 
-    def verify(self) -> StoreCheck:
-        """Check the database's structure, that every run can be read, and that every trace is there and whole."""
-        problems: list[str] = []
-        with self._guard("cannot be verified"):
-            problems += [str(row[0]) for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
-            problems += [f"dangling reference: {tuple(row)}" for row in self._db.execute("PRAGMA foreign_key_check")]
-            rows = self._db.execute("SELECT run_id, digest, trace FROM runs").fetchall()
-        records, named = 0, set()
-        for row in rows:
+    def retry_refused(self) -> int:
+        """Put the blocks that were set aside back among those that wait; how many they were."""
+        self._must_be_writable("the outbox was not changed")
+        with self._guard("the outbox was not changed"):
+            return self._db.execute("UPDATE outbox SET state = 'pending', answer = '' WHERE state = 'refused'").rowcount
+
+    def resend(self, run_ids: Iterable[str]) -> None:
+        """Put the figures of runs into the outbox again, whatever the mirror confirmed."""
+        self._must_be_writable("the outbox was not changed")
+        for run_id in run_ids:
+            run, trace = self.run(run_id), self.trace(run_id) if self._mirror_traces else None
+            with self._guard("the outbox was not changed"), self._transaction():
+                self._db.execute("DELETE FROM outbox WHERE run_id = ?", (run_id,))
+                self._insert_blocks(run, trace)
+
+    # Inside a save
+
+    def _save(self, run: Run, row: dict[str, Value], trace: Trace | None) -> None:
+        trace_problem = None
+        if trace is not None:
             try:
-                run = self.run(row["run_id"])
-                records += len(run.records)
-                if run_row(run)["digest"] != row["digest"]:
-                    problems.append(f"run {run.run_id}: content differs from its digest")
-                if row["trace"] is not None:
-                    named.add(row["trace"])
-                    read_trace(self._trace_path(row["trace"]))
+                write_trace(self.trace_path(str(row["trace"])), trace)
             except StoreError as error:
-                problems.append(error.message)
-        files = sorted((self.path / TRACES).glob("*")) if (self.path / TRACES).is_dir() else []
-        leftovers = tuple(file for file in files if file.name not in named)
-        return StoreCheck(len(rows), records, len(named), tuple(problems), leftovers)
-
-    # Opening
-
-    def _open_for_writing(self) -> sqlite3.Connection:
-        (self.path / TRACES).mkdir(parents=True, exist_ok=True)
-        # Making the schema and switching to WAL take locks that SQLite's busy time-out does not wait for.
-        with (self.path / "lab.lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            db = self._connect(self.database.absolute().as_uri())
-            try:
-                self._prepare(db)
-            except BaseException:
-                db.close()
-                raise
-        return db
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables:
-            self._check_version(db)
-        mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        if mode != "wal":
-            raise StoreError(
-                f"{self.database}: this file system gives journal mode {mode!r}; the store needs WAL",
-                hint="put the store on a local disk (LAB_STORE)",
-            )
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
-        if not tables:
-            version = f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}');"
-            db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {version} COMMIT;")
-        # A commit of nothing: finds out now, not at the first save, that the disk cannot be written to.
-        db.execute("BEGIN IMMEDIATE")
-        db.execute("UPDATE meta SET value = value WHERE key = 'schema_version'")
-        db.execute("ROLLBACK")
-
-    def _open_for_reading(self, reason: sqlite3.Error | OSError) -> sqlite3.Connection:
-        if not self.database.is_file():
-            self._fail("cannot be created", reason)
-        uri = self.database.absolute().as_uri()
-        # Without a write-ahead log SQLite need not (and on a read-only disk cannot) make its shared-memory file.
-        quiet = not Path(f"{self.database}-wal").exists()
-        db = self._connect(f"{uri}?mode=ro&immutable=1" if quiet else f"{uri}?mode=ro")
+                trace_problem, row = error, row | {"trace": None, "trace_digest": None}
         try:
-            self._check_version(db)
-        except sqlite3.OperationalError:
-            db.close()
-            db = self._open_copy()
-        except BaseException:
-            db.close()
+            self._commit(run, row, trace)
+        except (StoreError, sqlite3.Error):
+            # Unless another process saved the same run meanwhile: then the file is its own.
+            if row.get("trace") and self._trace_name(run.run_id) is None:
+                self.trace_path(str(row["trace"])).unlink(missing_ok=True)
             raise
-        return db
-
-    def _open_copy(self) -> sqlite3.Connection:
-        """Open a copy on another disk: what is committed in a log that nobody can take over where it lies."""
-        self._copy = tempfile.TemporaryDirectory(prefix="lab-store-")
-        copy = Path(self._copy.name) / DATABASE
-        for suffix in ("", "-wal"):
-            shutil.copyfile(f"{self.database}{suffix}", f"{copy}{suffix}")
-        db = self._connect(copy.as_uri())
-        self._check_version(db)
-        return db
-
-    def _connect(self, uri: str) -> sqlite3.Connection:
-        db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-        db.row_factory = sqlite3.Row
-        return db
-
-    def _check_version(self, db: sqlite3.Connection) -> None:
-        names = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not {"meta", "runs"} <= names:
+        if trace_problem is not None:
             raise StoreError(
-                f"{self.database}: is a database but not a store of this lab; its tables are {sorted(names)}",
-                hint="point LAB_STORE at another folder",
-            )
-        found = int(db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()[0])
-        if found != SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.database}: has schema version {found}; this lab knows {SCHEMA_VERSION}. Nothing was changed",
-                hint="upgrade the lab, or point LAB_STORE at another folder",
-            )
+                f"run {run.run_id}: its {len(run.records)} records are saved, its trace is not: "
+                f"{trace_problem.message}",
+                hint=f"{trace_problem.hint}; then save the run again with its trace",
+            ) from trace_problem
 
-    # Saving
+    def _commit(self, run: Run, row: dict[str, Value], trace: Trace | None) -> None:
+        with self._transaction():
+            if self._known(row) is None:
+                now_ns = time.time_ns()
+                check_clock(self._db, run, now_ns)
+                check_units(self._db, run.run_id, run.records)
+                self._insert("runs", row | {"saved_ns": now_ns})
+                self._insert_records(run, 0)
+                self._insert_blocks(run, trace)
+            elif row.get("trace"):
+                self._set_trace(row)
 
-    def _known(self, run: Run, digest: str) -> bool:
-        row = self._db.execute("SELECT digest FROM runs WHERE run_id = ?", (run.run_id,)).fetchone()
-        if row is not None and row["digest"] != digest:
-            raise StoreError(
-                f"{self.database}: already holds a run {run.run_id} with other content; nothing was overwritten",
-                hint="give every run its own id (measurements.store.new_run_id())",
-            )
-        return row is not None
+    def _known(self, row: Mapping[str, Value]) -> StoredRun | None:
+        """The run of this row as it is stored already; with other content it is an error."""
+        run_id = str(row["run_id"])
+        found = self.find(run_id)
+        if found is None:
+            return None
+        if found.digest != row["digest"]:
+            what = "other content"
+        elif found.trace and row.get("trace") and self.with_digest(found).trace_digest != row["trace_digest"]:
+            what = "another trace"
+        else:
+            return found
+        raise StoreError(
+            f"{self.database}: already holds a run {run_id} with {what}; nothing was overwritten",
+            hint="give every run its own id (measurements.store.new_run_id())",
+        )
 
-    def _save_trace(self, run: Run, trace: Trace) -> StoreError | None:
-        try:
-            write_trace(self._trace_path(f"{run.run_id}{SUFFIX}"), trace)
-        except StoreError as error:
-            return error
-        return None
+    def _replace(self, run: Run, row: dict[str, Value], known: int) -> None:
+        """Put ``row`` in the place of the run's row, and its records from number ``known`` on beside the old ones."""
+        changes = ", ".join(f"{name} = :{name}" for name in row)
+        self._db.execute(f"UPDATE runs SET {changes} WHERE run_id = :run_id", row)
+        self._insert_records(run, known)
+        self._insert_blocks(replace(run, records=run.records[known:]), None)
 
-    def _lines(self, run: Run, trace: Trace | None) -> Iterator[bytes]:
-        yield from blocks(run_lines(run))
+    def _set_trace(self, row: Mapping[str, Value]) -> None:
+        query = "UPDATE runs SET trace = :trace, trace_digest = :trace_digest WHERE run_id = :run_id"
+        self._db.execute(query, row)
+
+    def _insert_records(self, run: Run, first: int) -> None:
+        for position, record in enumerate(run.records[first:], first):
+            self._insert("records", record_row(run.run_id, position, record))
+
+    def _insert_blocks(self, run: Run, trace: Trace | None) -> None:
+        """Put the run's figures into the outbox, and the buckets of its trace where they are mirrored."""
+        for block in blocks(run_lines(run)):
+            self._insert("outbox", {"run_id": run.run_id, "lines": block})
         if trace is not None and self._mirror_traces:
-            yield from blocks(trace_lines(run, trace, trace_source(run.records)))
-
-    def _commit(self, run: Run, row: dict[str, Value], lines: Iterable[bytes]) -> None:
-        with self._guard(f"run {run.run_id} was not saved"), self._transaction():
-            if self._known(run, str(row["digest"])):
-                self._db.execute("UPDATE runs SET trace = :trace WHERE run_id = :run_id", row)
-                return
-            self._insert("runs", row)
-            for position, record in enumerate(run.records):
-                self._insert("records", record_row(run.run_id, position, record))
-            for block in lines:
+            for block in blocks(trace_lines(run, trace, trace_source(run.records))):
                 self._insert("outbox", {"run_id": run.run_id, "lines": block})
 
-    def _insert(self, table: str, row: dict[str, Value]) -> None:
+    def _insert(self, table: str, row: Mapping[str, Value]) -> None:
         names = ", ".join(row)
         self._db.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
 
-    # Reading
+    # Inside a read
 
     def _load(self, row: sqlite3.Row) -> Run:
         query = "SELECT * FROM records WHERE run_id = ? ORDER BY position"
@@ -436,21 +516,16 @@ class Store:
                 hint="it was written by a newer lab, which can read it, or the row is damaged",
             ) from error
 
-    def _blocks(self, state: str, limit: int, after: int) -> list[OutboxBlock]:
-        query = (
-            "SELECT block, run_id, lines, answer FROM outbox WHERE state = ? AND block > ? ORDER BY block LIMIT ?"
-        )
+    def _blocks(self, condition: str, value: Value, limit: int) -> list[OutboxBlock]:
+        query = f"SELECT block, run_id, lines, answer FROM outbox WHERE {condition} ORDER BY block LIMIT ?"
         with self._guard("the outbox cannot be read"):
-            return [OutboxBlock(*row) for row in self._db.execute(query, (state, after, limit))]
+            return [OutboxBlock(*row) for row in self._db.execute(query, (value, limit))]
 
     def _trace_name(self, run_id: str) -> str | None:
         row = self._db.execute("SELECT trace FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         return None if row is None or row["trace"] is None else str(row["trace"])
 
-    def _trace_path(self, name: str) -> Path:
-        return self.path / TRACES / name
-
-    # Transactions and errors
+    # Transactions, locks and errors
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -466,6 +541,9 @@ class Store:
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
         """One consistent view over several reads, whatever other processes commit meanwhile."""
+        if self._db.in_transaction:
+            yield
+            return
         self._db.execute("BEGIN")
         try:
             yield
@@ -473,66 +551,38 @@ class Store:
             self._db.execute("ROLLBACK")
 
     @contextmanager
+    def keeping_traces(self) -> Iterator[None]:
+        """No file in ``traces/`` is removed meanwhile, also not one that no run names yet.
+
+        Raises:
+            StoreError: the store cannot be written to.
+        """
+        self._must_be_writable("nothing was written")
+        with self._guard("nothing was written"), self._traces_kept(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def _traces_kept(self, kind: int) -> Iterator[None]:
+        """Shared: no file in ``traces/`` is removed meanwhile. Exclusive: no save is under way meanwhile."""
+        with (self.path / TRACES_LOCK).open("ab") as lock:
+            fcntl.flock(lock, kind)
+            yield
+
+    @contextmanager
     def _guard(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
-            self._fail(what, error)
+        except (sqlite3.Error, OSError) as fault:
+            fail(self.database, what, fault)
 
-    def _fail(self, what: str, error: sqlite3.Error | OSError) -> NoReturn:
+    def _must_be_writable(self, what: str) -> None:
+        if self._opened.read_only_because is not None:
+            fail(self.database, what, self._opened.read_only_because)
+
+
+def _check_run_id(run: Run) -> None:
+    if not _RUN_ID.fullmatch(run.run_id):
         raise StoreError(
-            f"{self.database}: {what}: {error}. {_kept(error)}",
-            hint=_way_out(error, self.database),
-            transient=_is_busy(error),
-        ) from error
-
-
-def _check_names(run: Run) -> None:
-    seen: set[tuple[str, str]] = set()
-    for record in run.records:
-        if (name := (record.region, record.metric)) in seen:
-            raise StoreError(
-                f"run {run.run_id} has two records of region {name[0]!r} and metric {name[1]!r}; it was not saved",
-                hint="a run holds one record per region and metric; put repeats into one record",
-            )
-        seen.add(name)
-
-
-# Errors of SQLite and the file system
-
-
-def _code(error: sqlite3.Error | OSError) -> int:
-    """SQLite's primary result code, 0 for anything else."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _is_damage(error: sqlite3.Error | OSError) -> bool:
-    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _is_busy(error: sqlite3.Error | OSError) -> bool:
-    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def _is_full(error: sqlite3.Error | OSError) -> bool:
-    number = error.errno if isinstance(error, OSError) else None
-    return _code(error) == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def _kept(error: sqlite3.Error | OSError) -> str:
-    if _is_damage(error):
-        return "The traces are files of their own and untouched"
-    return "What was committed before is kept and readable"
-
-
-def _way_out(error: sqlite3.Error | OSError, database: Path) -> str:
-    if _is_damage(error):
-        return (
-            f"move {database.name} aside and a new store is made in its place; "
-            f"`sqlite3 {database.name} .recover` gets out what is readable"
+            f"run id {run.run_id!r} cannot be a file name",
+            hint="use measurements.store.new_run_id(), or letters, digits, '.', '_' and '-'",
         )
-    if _is_busy(error):
-        return "another process holds the store for too long; try again when it has finished"
-    if _is_full(error):
-        return "free space on that disk, or point LAB_STORE at another one, and save again"
-    return "check that the disk has space and is mounted writable, or point LAB_STORE at another folder"

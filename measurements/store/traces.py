@@ -7,7 +7,9 @@ Float32 current (zstd over BYTE_STREAM_SPLIT) and uint8 logic inputs; no time co
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,34 @@ def read_trace(path: Path) -> Trace:
         logic=table.column("logic").to_numpy(),
         lost=int(metadata["lost"]),
     )
+
+
+def trace_digest(trace: Trace) -> str:
+    """SHA-256 of a trace's samples and facts, hex: the same for equal traces, however they are encoded."""
+    facts = (float(trace.t0_s), float(trace.dt_s), float(trace.voltage_v), int(trace.lost), trace.current_a.size)
+    digest = hashlib.sha256(repr(facts).encode())
+    digest.update(np.ascontiguousarray(trace.current_a, dtype="<f4").view(np.uint8).data)
+    digest.update(np.ascontiguousarray(trace.logic, dtype=np.uint8).data)
+    return digest.hexdigest()
+
+
+def copy_trace(source: Path, target: Path) -> None:
+    """Copy a trace file durably, as :func:`write_trace` writes one.
+
+    Raises:
+        StoreError: the file could not be read or written; nothing of the copy is left then.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with source.open("rb") as original, temporary.open("wb") as file:
+            shutil.copyfileobj(original, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{target}: the trace could not be copied: {error}", hint=_way_out(error)) from error
 
 
 def sync_folder(folder: Path) -> None:

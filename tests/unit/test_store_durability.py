@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import random
 import resource
 import shutil
@@ -16,13 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.store_runs import earlier_store
 
 from lab.errors import StoreError
 from measurements.record import Provenance, Run, Trace
 from measurements.statistics import make_record
 from measurements.store import Store
+from measurements.store.merge import merge
 
-KILLS = 10
+KILLS = int(os.environ.get("STORE_KILLS", "10"))  # more by hand: STORE_KILLS=200 STORE_SEED=$RANDOM
 MOUNT_OPTIONS = "size=2m"
 
 
@@ -32,7 +36,7 @@ def make_run(run_id: str, repeats: int = 20) -> Run:
         energy_model="", workload="kws", variant="", parameters={}, seed=0, dataset="", dataset_digest="",
         artifact_digest="", build_id="", toolchain="", flags="", git_commit="c", git_dirty=False, lab_version="0",
     )  # fmt: skip
-    started_ns = int(run_id.rsplit("-", 1)[1])
+    started_ns = int(run_id.removeprefix("run-").replace("-", ""))
     values = np.random.default_rng(started_ns).random(repeats)
     record = make_record("inference", "latency", "s", "hardware", values.tolist())
     return Run(run_id, "s", started_ns, "passed", provenance, (record,))
@@ -54,7 +58,7 @@ def save_until_killed(folder: Path, generation: int, acknowledge: Connection) ->
     with Store(folder) as store:
         number = 0
         while True:
-            run_id = f"run-{generation:02}-{number:06}"
+            run_id = f"run-{generation:04}-{number:06}"
             store.save(simple_run(run_id), make_trace(500, seed=number))
             acknowledge.send(run_id)
             number += 1
@@ -81,7 +85,7 @@ def kill_one(folder: Path, generation: int, rng: random.Random) -> list[str]:
 
 
 def test_every_acknowledged_run_survives_kill_9_exactly_once(tmp_path: Path) -> None:
-    rng = random.Random(2026)
+    rng = random.Random(int(os.environ.get("STORE_SEED", "2026")))
     acknowledged: list[str] = []
     for generation in range(KILLS):
         acknowledged += kill_one(tmp_path, generation, rng)
@@ -122,7 +126,7 @@ needs_mount = pytest.mark.skipif(not can_mount(), reason="user namespaces with m
 def on_small_disk(scenario: Callable[[Path], None], disk: Path) -> None:
     """Run a scenario of this file in a process that sees a 2 MiB disk at ``disk``."""
     code = (
-        f"import sys; from pathlib import Path; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys; from pathlib import Path; sys.path[:0] = {[str(Path(__file__).parents[k]) for k in (0, 1)]}\n"
         f"import {Path(__file__).stem} as scenarios; scenarios.{scenario.__name__}(Path({str(disk)!r}))"
     )
     script = f'mount -t tmpfs -o {MOUNT_OPTIONS} none "$1" && exec "$2" -c "$3"'
@@ -216,10 +220,100 @@ def a_killed_writers_log_lies_on_a_read_only_disk(disk: Path) -> None:
         assert store.verify().problems == ()
 
 
+def an_earlier_store_meets_a_full_disk(disk: Path) -> None:
+    folder = earlier_store(disk / "store", 1)
+    before = (folder / "lab.sqlite").read_bytes()
+    filler = fill(disk)
+    with Store(folder) as store:
+        assert store.run_ids() == ["run-1", "run-2", "run-3"], "readable, though it cannot be brought up to date"
+        assert store.verify().problems == ()
+        with pytest.raises(StoreError, match=r"run run-1 was not saved: .*(full|No space|disk I/O error)"):
+            store.save(make_run("run-1"))
+    assert (folder / "lab.sqlite").read_bytes() == before
+    filler.unlink()
+    with Store(folder) as store:
+        store.save(make_run("run-4"))
+        assert store.run_ids() == ["run-4", "run-1", "run-2", "run-3"]
+        assert store.verify().problems == ()
+
+
+def an_earlier_store_meets_a_read_only_disk(disk: Path) -> None:
+    folder = earlier_store(disk / "store", 1)
+    remount(disk, "ro")
+    with Store(folder) as store:
+        assert store.run_ids() == ["run-1", "run-2", "run-3"]
+        assert store.trace("run-1") is not None
+        assert store.verify().problems == ()
+        with pytest.raises(StoreError, match=r"run run-4 was not saved: .*[Rr]ead-only"):
+            store.save(make_run("run-4"))
+
+
+def merging_and_pruning_meet_a_full_disk(disk: Path) -> None:
+    with Store(disk / "other") as other:
+        for number in range(1, 5):
+            other.save(make_run(f"run-{number}", repeats=3000), make_trace(10_000, seed=number))
+    with Store(disk / "store") as store:
+        store.save(make_run("run-1", repeats=3000), make_trace(10_000, seed=1))
+        filler = fill(disk)
+        with pytest.raises(StoreError, match=r"No space left|full"):
+            merge(store, disk / "other")
+        assert store.verify().problems == ()
+        assert store.runs() == [make_run("run-1", repeats=3000)]
+        with pytest.raises(StoreError, match=r"not all runs were removed: .*full"):
+            store.remove(["run-1"], traces_only=False)
+        assert store.verify().problems == ()
+        with pytest.raises(StoreError, match=r"1 outbox blocks could not be removed: .*full"):
+            store.confirm([store.pending()[0].block])
+        assert store.outbox_sizes() == (1, 0)
+        filler.unlink()
+        assert merge(store, disk / "other").changed == 3
+        check = store.verify()
+        assert (check.runs, check.traces, check.problems) == (4, 4, ())
+        store.remove(["run-1"], traces_only=False)
+        assert store.run_ids() == ["run-2", "run-3", "run-4"]
+
+
+def two_controllers_meet_a_full_disk(disk: Path) -> None:
+    acknowledged: list[str] = []
+    context = multiprocessing.get_context("fork")
+    pipes = [context.Pipe(duplex=False) for _ in range(2)]
+    workers = [
+        context.Process(target=save_until_refused, args=(disk / "store", number, pipe[1]))
+        for number, pipe in enumerate(pipes)
+    ]
+    for worker, (reader, writer) in zip(workers, pipes, strict=True):
+        worker.start()
+        writer.close()
+        with contextlib.suppress(EOFError):
+            while True:
+                acknowledged.append(reader.recv())
+        worker.join()
+        assert worker.exitcode == 0
+    with Store(disk / "store") as store:
+        ids = store.run_ids()
+        assert sorted(ids) == sorted(acknowledged)
+        assert store.verify().problems == ()
+    assert len(ids) > 4
+
+
+def save_until_refused(folder: Path, controller: int, acknowledge: Connection) -> None:
+    with Store(folder) as store:
+        for number in range(10_000):
+            try:
+                store.save(make_run(f"run-{controller}-{number:05}", repeats=500))
+            except StoreError:
+                return
+            acknowledge.send(f"run-{controller}-{number:05}")
+
+
 @needs_mount
 @pytest.mark.parametrize(
     "scenario",
     [
+        an_earlier_store_meets_a_full_disk,
+        an_earlier_store_meets_a_read_only_disk,
+        merging_and_pruning_meet_a_full_disk,
+        two_controllers_meet_a_full_disk,
         records_meet_a_full_disk,
         a_trace_meets_a_full_disk,
         a_store_meets_a_read_only_disk,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import builtins
 import gzip
+import math
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +24,8 @@ from lab.errors import ConfigError, ToolMissing
 from measurements.record import Provenance, Run
 from measurements.statistics import make_record
 from measurements.store import Store
-from measurements.store.influx import InfluxConfig, flush
+from measurements.store.influx import InfluxConfig, flush, retry_after_s
+from measurements.store.lines import run_lines
 
 TOKEN = "very-s3cret-token"
 
@@ -29,9 +35,11 @@ class Stub(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, answers: Sequence[tuple[int, bytes, Mapping[str, str]]]) -> None:
+    def __init__(self, answers: Sequence[tuple[int, bytes, Mapping[str, str]]], delay_s: float) -> None:
         super().__init__(("127.0.0.1", 0), _StubHandler)
         self.answers = list(answers)
+        self.delay_s = delay_s
+        self.clients: set[object] = set()
         self.bodies: list[bytes] = []
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
@@ -43,17 +51,24 @@ class Stub(ThreadingHTTPServer):
 
 class _StubHandler(BaseHTTPRequestHandler):
     server: Stub
+    protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.paths.append(self.path)
         self.server.headers.append(dict(self.headers))
+        self.server.clients.add(self.client_address)
+        time.sleep(self.server.delay_s)
         status, words, headers = self.server.answers.pop(0) if self.server.answers else (204, b"", {})
         self.send_response(status)
+        if status != 204:
+            headers = {"Content-Length": str(len(words)), **headers}
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(words)
+        # An answer that was cut short must end.
+        self.close_connection = headers.get("Content-Length") == "100000"
 
     def do_GET(self) -> None:
         self.server.bodies.append(b"a redirect was followed")
@@ -65,8 +80,10 @@ class _StubHandler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def stub(*answers: tuple[int, bytes], headers: Mapping[str, str] | None = None) -> Iterator[Stub]:
-    server = Stub([(status, words, headers or {}) for status, words in answers])
+def stub(
+    *answers: tuple[int, bytes], headers: Mapping[str, str] | None = None, delay_s: float = 0.0
+) -> Iterator[Stub]:
+    server = Stub([(status, words, headers or {}) for status, words in answers], delay_s)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
@@ -98,13 +115,21 @@ def config(url: str) -> InfluxConfig:
 def test_what_is_sent(store: Store) -> None:
     with stub() as server:
         assert flush(store, config(server.url)).sent == 3
+    server.bodies.sort(key=gzip.decompress)
     assert server.paths == ["/api/v2/write?org=bench&bucket=lab&precision=ns"] * 3
     assert {headers["Authorization"] for headers in server.headers} == {f"Token {TOKEN}"}
     assert {headers["Content-Encoding"] for headers in server.headers} == {"gzip"}
     assert gzip.decompress(server.bodies[1]).decode() == (
-        "latency,board=host,device=mcu-0,region=inference,source=hardware,workload=kws n=1.0,median=1.5,ci_low=1.5,"
-        'ci_high=1.5,p95=1.5,p99=1.5,first=1.5,lost_fraction=0.0,run="run-1",commit="c",unit="s" 1001'
+        "latency,board=host,device=mcu-0,region=inference,source=hardware,variant=-,workload=kws n=1.0,median=1.5,"
+        'ci_low=1.5,ci_high=1.5,p95=1.5,p99=1.5,first=1.5,lost_fraction=0.0,run="run-1",commit="c",unit="s" 1001'
     )
+
+
+def test_numbers_that_are_not_finite_are_left_out(store: Store) -> None:
+    (run,) = store.runs(limit=1)
+    odd = replace(run.records[0], median=math.nan, p95=math.inf)
+    (line,) = run_lines(replace(run, records=(odd,)))
+    assert " n=1.0,ci_low=2.5,ci_high=2.5,p99=2.5,first=2.5,lost_fraction=0.0,run=" in line
 
 
 def test_blocks_are_the_same_bytes_whenever_they_are_made(tmp_path: Path, store: Store) -> None:
@@ -125,17 +150,17 @@ def test_a_refusal_sets_aside_and_goes_on(store: Store, status: int) -> None:
 
 @pytest.mark.parametrize("status", [200, 202, 301, 302, 307, 401, 403, 404, 408, 409, 429, 500, 502, 503, 504])
 def test_any_other_answer_keeps_everything_and_stops(store: Store, status: int) -> None:
-    headers = {"Retry-After": "1", "Location": "/elsewhere"}
-    with stub((status, b"some words"), headers=headers) as server:
+    with stub((status, b"some words"), headers={"Location": "/elsewhere"}) as server:
         result = flush(store, config(server.url))
         assert (result.sent, result.set_aside, result.kept) == (0, 0, 3)
         assert f"answered {status}" in result.problem
         assert len(server.bodies) == 1, "it was tried again, or a redirect was followed"
+        assert server.bodies[0] == store.pending()[0].lines
         assert flush(store, config(server.url)).sent == 3
 
 
 def test_a_failure_in_the_middle_keeps_the_rest(store: Store) -> None:
-    with stub((204, b""), (503, b"busy")) as server:
+    with stub((204, b""), (503, b"busy"), (503, b"busy")) as server:
         result = flush(store, config(server.url))
     assert (result.sent, result.kept) == (1, 2)
     assert [block.run_id for block in store.pending()] == ["run-1", "run-2"]
@@ -154,6 +179,126 @@ def test_no_server_keeps_everything(store: Store) -> None:
         result = flush(store, config(f"http://127.0.0.1:{taken.getsockname()[1]}"))
     assert (result.sent, result.kept) == (0, 3)
     assert "cannot be reached" in result.problem
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_says_when_to_come_back_is_waited_for(store: Store, status: int) -> None:
+    waits: list[float] = []
+    with stub((status, b"busy"), (status, b"busy"), headers={"Retry-After": "7"}) as server:
+        result = flush(store, config(server.url), patience_s=20, wait=waits.append)
+    assert (result.sent, result.set_aside, result.kept, result.problem) == (3, 0, 0, "")
+    assert waits == [7.0, 7.0]
+    assert len(server.bodies) == 5
+    assert len(set(server.bodies)) == 3, "each block arrives as it was, and no other does"
+
+
+@pytest.mark.parametrize(("patience_s", "waited"), [(20.0, [7.0, 7.0]), (6.0, []), (0.0, [])])
+def test_a_server_that_asks_for_more_than_our_patience_keeps_everything(
+    store: Store, patience_s: float, waited: list[float]
+) -> None:
+    waits: list[float] = []
+    with stub(*[(429, b"slow down")] * 9, headers={"Retry-After": "7"}) as server:
+        result = flush(store, config(server.url), patience_s=patience_s, wait=waits.append)
+    assert (result.sent, result.kept, waits) == (0, 3, waited)
+    assert "answered 429 (asks to come back in 7 s): slow down" in result.problem
+
+
+def test_a_server_that_says_now_for_ever_is_left_at_last(store: Store) -> None:
+    waits: list[float] = []
+    with stub(*[(503, b"")] * 99, headers={"Retry-After": "0"}) as server:
+        result = flush(store, config(server.url), patience_s=5, wait=waits.append)
+    assert (result.kept, waits) == (3, [1.0] * 5)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_retry_after_means_nothing_on_other_answers(store: Store, status: int) -> None:
+    with stub((status, b"no"), headers={"Retry-After": "1"}) as server:
+        result = flush(store, config(server.url), wait=lambda _: pytest.fail("it waited"))
+    assert (result.kept, len(server.bodies)) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected_s"),
+    [
+        ("120", 120.0), ("0", 1.0), ("", None), ("soon", None), ("-5", None), ("1.5", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 1.0),
+    ],
+)  # fmt: skip
+def test_when_to_come_back(value: str, expected_s: float | None) -> None:
+    assert retry_after_s({"Retry-After": value}) == expected_s
+    assert retry_after_s({}) is None
+
+
+def test_when_to_come_back_as_a_date() -> None:
+    moment = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    assert retry_after_s({"Retry-After": moment}) == pytest.approx(90, abs=5)
+
+
+def test_a_server_that_answers_drop_by_drop_does_not_hold_the_flush(store: Store) -> None:
+    """Each drop comes in time, so that no time-out of a socket ends it."""
+    ended = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 204 No Content\r\n")
+            while not ended.wait(0.02):
+                try:
+                    connection.sendall(b"X-Drop: 1\r\n")
+                except OSError:
+                    return
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        thread = threading.Thread(target=drip, args=(server,), daemon=True)
+        thread.start()
+        result = flush(store, config(f"http://127.0.0.1:{server.getsockname()[1]}"), timeout_s=0.2)
+        ended.set()
+        thread.join()
+    assert (result.sent, result.kept) == (0, 3)
+    assert "no whole answer came in time" in result.problem
+
+
+def test_a_slow_server_gets_everything(store: Store) -> None:
+    with stub(delay_s=0.05) as server:
+        result = flush(store, config(server.url), timeout_s=5)
+    assert (result.sent, result.kept, result.problem) == (3, 0, "")
+
+
+def test_many_blocks_go_over_two_connections_and_arrive_once(tmp_path: Path, store: Store) -> None:
+    (run,) = store.runs(limit=1)
+    for number in range(100):
+        store.save(replace(run, run_id=f"more-{number}", started_ns=2000 + number))
+    sent = {block.lines for block in store.pending(limit=1000)}
+    with stub(delay_s=0.001) as server:
+        assert flush(store, config(server.url)).sent == 103
+    assert len(server.bodies) == 103
+    assert set(server.bodies) == sent
+    assert 1 < len(server.clients) <= 2
+
+
+def test_a_failure_among_many_keeps_exactly_what_was_not_confirmed(store: Store) -> None:
+    (run,) = store.runs(limit=1)
+    for number in range(60):
+        store.save(replace(run, run_id=f"more-{number}", started_ns=2000 + number))
+    with stub(*[(204, b"")] * 40, *[(500, b"broken")] * 5) as server:
+        result = flush(store, config(server.url))
+    assert (result.sent, result.kept) == (40, 23)
+    assert "answered 500: broken" in result.problem
+    assert not {block.lines for block in store.pending()} & set(server.bodies[:40])
+    with stub() as server:
+        assert flush(store, config(server.url)).sent == 23
+
+
+def test_refused_blocks_can_be_sent_again(store: Store) -> None:
+    with stub((422, b"out of retention")) as server:
+        flush(store, config(server.url))
+        assert store.outbox_sizes() == (0, 1)
+        assert store.retry_refused() == 1
+        assert store.outbox_sizes() == (1, 0)
+        assert flush(store, config(server.url)).sent == 1
+    assert server.bodies[0] == server.bodies[-1]
 
 
 def test_a_server_that_never_answers_keeps_everything(store: Store) -> None:
