@@ -24,6 +24,7 @@ from lab.artifact import Artifact, MemoryUse
 from lab.compiler.model import CompiledModel
 from lab.errors import CompileError, ConfigError, InfrastructureError, ToolMissing
 from lab.progress import step
+from lab.runtime_files import needed_files
 
 FIRMWARE = Path(__file__).resolve().parent.parent / "firmware"
 ELF_NAME = "firmware.elf"
@@ -208,15 +209,24 @@ def _check_mlperf(model: CompiledModel, options: _Options) -> None:
         )
 
 
-def _firmware_files(board: _Board, personality: Personality = "runner") -> Iterator[Path]:
+def _runner_folders(board: _Board, personality: Personality) -> list[Path]:
+    shared = FIRMWARE / "hosted" if board.family == "hosted" else FIRMWARE / "boards" / "common"
+    folders = [FIRMWARE / "boards" / board.name, shared, FIRMWARE / "runner"]
+    return [*folders, FIRMWARE / "mlperf"] if personality == "mlperf" else folders
+
+
+def _runtime_files(model: CompiledModel, board: _Board, personality: Personality) -> list[Path]:
+    """What the model and the runner need of the runtime."""
+    runner = [path for folder in _runner_folders(board, personality) for path in folder.rglob("*.[ch]")]
+    return needed_files([*model.sources.values(), *(path.read_text(encoding="utf-8") for path in runner)])
+
+
+def _firmware_files(model: CompiledModel, board: _Board, personality: Personality = "runner") -> Iterator[Path]:
     yield FIRMWARE / "CMakeLists.txt"
     yield FIRMWARE / "toolchains" / f"{board.toolchain}.cmake"
-    shared = FIRMWARE / "hosted" if board.family == "hosted" else FIRMWARE / "boards" / "common"
-    folders = [FIRMWARE / "boards" / board.name, shared, FIRMWARE / "runner", FIRMWARE / "runtime"]
-    if personality == "mlperf":
-        folders.append(FIRMWARE / "mlperf")
-    for folder in folders:
+    for folder in _runner_folders(board, personality):
         yield from sorted(path for path in folder.rglob("*") if path.suffix in {".c", ".h", ".ld", ".cmake"})
+    yield from _runtime_files(model, board, personality)
 
 
 def _digest(model: CompiledModel, board: _Board, options: _Options, toolchain: str) -> str:
@@ -228,7 +238,7 @@ def _digest(model: CompiledModel, board: _Board, options: _Options, toolchain: s
 
     for name, text in sorted(model.sources.items()):
         add(f"model/{name}", text.encode())
-    for path in _firmware_files(board, options.personality):
+    for path in _firmware_files(model, board, options.personality):
         add(str(path.relative_to(FIRMWARE)), path.read_bytes())
     add("board", board.name.encode())
     add("options", repr(options).encode())
@@ -382,6 +392,9 @@ def _compile(
         "CMAKE_MAKE_PROGRAM": str(ninja),
         "LAB_BOARD": board.name,
         "LAB_MODEL_DIR": str(sources),
+        "LAB_RUNTIME_SOURCES": ";".join(
+            str(path) for path in _runtime_files(model, board, options.personality) if path.suffix == ".c"
+        ),
         "LAB_BUILD_ID": build_id,
         "LAB_TEST_JOBS": "ON" if options.test_jobs else "OFF",
         "LAB_SANITIZE": options.sanitize,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -15,12 +14,11 @@ import numpy.typing as npt
 
 from lab.compiler.model import CompiledModel, FloatArray
 from lab.errors import CompileError, ToolMissing
+from lab.runtime_files import RUNTIME, needed_sources
 
 SampleArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.int8] | npt.NDArray[np.int32]
 TargetArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.int32]
 
-RUNTIME = Path(__file__).resolve().parents[2] / "firmware" / "runtime"
-INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 TRAP_UNDEFINED = ("-fsanitize=undefined", "-fno-sanitize-recover=all", "-fsanitize-undefined-trap-on-error")
 
@@ -45,24 +43,6 @@ class ModelStruct(ctypes.Structure):
         ("output_is_float", ctypes.c_uint32),
         ("training", ctypes.c_void_p),
     )
-
-
-def runtime_sources() -> list[Path]:
-    """The C files of the runtime, in a fixed order."""
-    return sorted(RUNTIME.glob("*.c"))
-
-
-def needed_sources(sources: Iterable[str]) -> list[Path]:
-    """The C files of the runtime that code needs: those of the headers it includes, and theirs, in a fixed order."""
-    needed: set[Path] = set()
-    waiting = list(sources)
-    while waiting:
-        for header in INCLUDE.findall(waiting.pop()):
-            for path in (RUNTIME / header, (RUNTIME / header).with_suffix(".c")):
-                if path.is_file() and path not in needed:
-                    needed.add(path)
-                    waiting.append(path.read_text(encoding="utf-8"))
-    return sorted(path for path in needed if path.suffix == ".c")
 
 
 def build_shared_library(

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from lab.emulators.qemu import Qemu, QemuMachine
 from lab.emulators.tcg_plugin import MarkerCount
 from lab.errors import CompileError, EmulatorError, ToolMissing
+from lab.runtime_files import needed_sources
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 COMPILER = "arm-none-eabi-gcc"
@@ -135,21 +136,6 @@ def packed(value: Number, kind: str) -> bytes:
     return struct.pack("<f", value) if kind == "float" else struct.pack("<I", int(value) & 0xFFFFFFFF)
 
 
-def runtime_sources(kernels: Sequence[str]) -> list[Path]:
-    """The C files of the kernels and of all whose headers they include."""
-    runtime, found = FIRMWARE / "runtime", set[Path]()
-    waiting = [runtime / f"{name}.c" for name in kernels]
-    while waiting:
-        path = waiting.pop()
-        if path in found:
-            continue
-        found.add(path)
-        for name in re.findall(r'#include "([^"]+)"', path.read_text()):
-            header = (path.parent / name) if (path.parent / name).exists() else runtime / name
-            waiting += [each.resolve() for each in (header, header.with_suffix(".c")) if each.exists()]
-    return sorted(path for path in found if path.suffix == ".c")
-
-
 def build_image(board: str, kernels: Sequence[str], folder: Path, cpu_flags: Sequence[str] | None = None) -> Path:
     """Build the image that calls ``kernels`` on a board; returns the ELF.
 
@@ -176,11 +162,12 @@ def build_image(board: str, kernels: Sequence[str], folder: Path, cpu_flags: Seq
         f"{declared}static void {EMPTY}(void)\n{{\n}}\ntypedef void (*kernel_t)(void);\n"
         f"extern const kernel_t kernels[];\nconst kernel_t kernels[] = {{\n    (kernel_t){EMPTY},\n{entries}}};\n"
     )
+    runtime = needed_sources(f'#include "{kernel}.h"' for kernel in kernels)
     elf = folder / "kernel_calls.elf"
     command: list[str | Path] = [COMPILER, *(described[1].split() if cpu_flags is None else cpu_flags), *FLAGS]
     command += ["-I", FIRMWARE / "runtime", "-I", board_dir, "--specs=nano.specs", "-nostartfiles"]
     command += ["-L", FIRMWARE / "boards" / "common", "-T", board_dir / "link.ld", "-o", elf]
-    command += [table, FIRMWARE / "kernel_calls" / "main.c", *runtime_sources(kernels), "-lm"]
+    command += [table, FIRMWARE / "kernel_calls" / "main.c", *runtime, "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CompileError(f"{COMPILER} refused the kernels:\n{done.stderr}")

@@ -258,7 +258,7 @@ def _key(task: Task, recipe: Recipe) -> str:
         "seed": str(recipe.seed),
         **{package: version(package) for package in _PACKAGES},
     }
-    shared = [_HERE / "classification.py", _HERE / "fitting.py", _HERE / "networks.py"]
+    shared = [_HERE / "classification.py", _HERE / "fitting.py", *_HERE.joinpath("networks").glob("*.py")]
     compiler = Path(lab.compiler.__file__).parent.rglob("*.py")
     return cached.key(parts, [*recipe.sources, *shared, *compiler])
 

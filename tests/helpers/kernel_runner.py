@@ -18,9 +18,10 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from lab.compiler.host import RUNTIME, TRAP_UNDEFINED, build_shared_library
+from lab.compiler.host import TRAP_UNDEFINED, build_shared_library
 from lab.compiler.program import DType, Operation, Tensor, TrainingState, Update
 from lab.compiler.quantized import KernelCall
+from lab.runtime_files import RUNTIME
 
 GUARD_BYTES = 64
 DTYPES: dict[torch.dtype, DType] = {

@@ -11,8 +11,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lab.compiler.host import RUNTIME, TRAP_UNDEFINED, build_shared_library
+from lab.compiler.host import TRAP_UNDEFINED, build_shared_library
 from lab.emulators.kernel_calls import descriptor_fields
+from lab.runtime_files import RUNTIME
 
 Float: TypeAlias = npt.NDArray[np.float32]
 Int8: TypeAlias = npt.NDArray[np.int8]

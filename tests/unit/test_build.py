@@ -92,7 +92,7 @@ def test_everything_that_goes_in_changes_the_build_id(image: Artifact, monkeypat
         build_module._digest(model, board, plain, "another compiler"),
     ]
     assert seen[0].startswith(image.build_id)
-    for path in build_module._firmware_files(board):
+    for path in build_module._firmware_files(model, board):
 
         def one_byte_more(self: Path, changed: Path = path) -> bytes:
             with self.open("rb") as stream:
@@ -105,10 +105,22 @@ def test_everything_that_goes_in_changes_the_build_id(image: Artifact, monkeypat
 
 
 def test_files_of_other_boards_do_not_change_the_build_id() -> None:
-    files = set(build_module._firmware_files(build_module._read_board("mps2-an386")))
+    files = set(build_module._firmware_files(tiny_model(), build_module._read_board("mps2-an386")))
     names = {str(path.relative_to(build_module.FIRMWARE)) for path in files}
     assert {"CMakeLists.txt", "runner/session.c", "boards/mps2-an386/link.ld", "boards/common/mps2.c"} <= names
     assert not [name for name in names if "hosted" in name or "an500" in name or "fuzz" in name]
+
+
+def test_kernels_that_the_model_does_not_call_are_not_built() -> None:
+    board = build_module._read_board("mps2-an386")
+    with_add = tiny_model(**{'#include "lab_model.h"': '#include "lab_model.h"\n#include "lab_add.h"'})
+    names = [
+        {path.name for path in build_module._firmware_files(model, board) if path.parent.name == "runtime"}
+        for model in (tiny_model(), with_add)
+    ]
+    assert names[0] == {"lab_model.h", "lab_training.c", "lab_training.h"}
+    assert {"lab_add.c", "lab_add.h", "lab_requantize.h"} <= names[1] - names[0]
+    assert "lab_conv2d.c" not in names[1]
 
 
 def test_the_build_id_is_in_the_image(image: Artifact) -> None:

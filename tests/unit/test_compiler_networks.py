@@ -14,11 +14,12 @@ from torch import nn
 
 from lab.compiler import compile, compile_with_reference
 from lab.compiler.graph import to_nhwc
-from lab.compiler.host import RUNTIME, TRAP_UNDEFINED, WARNINGS, HostModel, needed_sources
+from lab.compiler.host import TRAP_UNDEFINED, WARNINGS, HostModel
 from lab.compiler.model import CompiledModel, FloatArray
 from lab.compiler.quantized import QuantizedGraph
 from lab.compiler.reference import run_fake_quantized
 from lab.errors import CompileError, ToolMissing
+from lab.runtime_files import RUNTIME, needed_sources
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.compiler.graph import Clamp, Operator, Shape
-from lab.compiler.host import RUNTIME, TRAP_UNDEFINED, WARNINGS, build_shared_library, runtime_sources
+from lab.compiler.host import TRAP_UNDEFINED, WARNINGS, build_shared_library
 from lab.compiler.operators.add import Add
 from lab.compiler.operators.avg_pool2d import AvgPool2d
 from lab.compiler.operators.clamp import Activation
@@ -34,6 +34,7 @@ from lab.compiler.operators.rescale import QuantizedRescale
 from lab.compiler.operators.softmax import QuantizedSoftmax
 from lab.compiler.quantized import Affine, QuantizedOperator
 from lab.errors import CompileError
+from lab.runtime_files import RUNTIME, all_sources
 
 Int8 = npt.NDArray[np.int8]
 GUARD = 32
@@ -49,7 +50,7 @@ SCALARS = re.compile(r"int32_t ([\w, ]+);")
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     output = tmp_path_factory.mktemp("kernels") / "kernels.so"
-    build_shared_library(runtime_sources(), output, flags=["-O2", *TRAP_UNDEFINED])
+    build_shared_library(all_sources(), output, flags=["-O2", *TRAP_UNDEFINED])
     return ctypes.CDLL(str(output))
 
 
@@ -280,7 +281,7 @@ COMPILERS = (
 
 
 @pytest.mark.parametrize(("compiler", "flag"), COMPILERS)
-@pytest.mark.parametrize("source", runtime_sources(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", all_sources(), ids=lambda path: path.stem)
 def test_compiles_without_warnings(compiler: str, flag: str, source: Path, tmp_path: Path) -> None:
     assert shutil.which(compiler), f"{compiler} is needed for this test: apt-get install {compiler}"
     command = [compiler, *WARNINGS, "-O2", *flag.split(), "-c", str(source), "-o", str(tmp_path / "x.o")]
