@@ -14,7 +14,7 @@ from lab.bench import Bench
 from lab.commands.baseline import baseline
 from lab.commands.bisect import bisect
 from lab.commands.compare import compare
-from lab.commands.nightly import nightly, quarantine
+from lab.commands.nightly import heal, nightly
 from lab.commands.store import store as store_commands
 from lab.errors import LabError
 from lab.inventory import Device
@@ -53,15 +53,24 @@ def main(ctx: click.Context, config: Path | None) -> None:
 def devices(config: Path) -> None:
     """List the devices of the bench."""
     from lab.doctor import availability
+    from lab.quarantine import quarantined
 
     bench = Bench.load(config)
+    kept_out = quarantined(store_dir())
     rows = [("NAME", "BOARD", "CPU", "SOURCE", "FEATURES", "STATE")]
-    for device in bench.devices:
-        source = "emulated" if device.emulated else "hardware"
-        state = availability(device).split("\n")[0] or "ready"
-        rows.append((device.name, device.board.kind, device.board.cpu, source, " ".join(device.features), state))
+    for entry in bench.devices:
+        source = "emulated" if entry.emulated else "hardware"
+        state = availability(entry).split("\n")[0] or "ready"
+        if entry.name in kept_out:
+            state = str(kept_out[entry.name])
+        rows.append((entry.name, entry.board.kind, entry.board.cpu, source, " ".join(entry.features), state))
     _table(rows)
     click.echo(f"\nbench: {config}")
+
+
+@main.group()
+def device() -> None:
+    """Look after a device of the bench."""
 
 
 @main.command()
@@ -200,7 +209,7 @@ main.add_command(bisect)
 main.add_command(compare)
 main.add_command(store_commands)
 main.add_command(nightly)
-main.add_command(quarantine)
+device.add_command(heal)
 
 
 def _held(entry: Device) -> contextlib.AbstractContextManager[object]:

@@ -30,6 +30,9 @@ class Quarantine:
     reason: str
     since: str
 
+    def __str__(self) -> str:
+        return f"in quarantine since {self.since}: {self.reason}"
+
 
 def quarantined(folder: Path) -> Mapping[str, Quarantine]:
     """Devices in quarantine by name; empty where there are none.

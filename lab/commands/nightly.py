@@ -1,4 +1,4 @@
-"""``lab nightly`` and ``lab quarantine``: the matrix by itself, and the devices that it keeps out."""
+"""``lab nightly``, the matrix by itself, and ``lab device heal``, for the devices that it keeps out."""
 
 from __future__ import annotations
 
@@ -102,31 +102,15 @@ def _tell(config: Notify | None, ending: Ending) -> str:
     return f"told {len(config.urls)} addresses"
 
 
-@click.group()
-def quarantine() -> None:
-    """Devices that nightlies leave alone until somebody has looked at them."""
-
-
-@quarantine.command("list")
-def list_quarantine() -> None:
-    """List the devices in quarantine, since when and why."""
-    from lab.quarantine import quarantined
-
-    entries = quarantined(store_dir())
-    if not entries:
-        click.echo("no device is in quarantine")
-    for name, entry in sorted(entries.items()):
-        click.echo(f"{name}  since {entry.since}: {entry.reason}")
-
-
-@quarantine.command()
-@click.argument("device")
-def heal(device: str) -> None:
-    """Take DEVICE out of quarantine."""
+@click.command()
+@click.argument("name")
+def heal(name: str) -> None:
+    """Take the device NAME out of quarantine."""
     from lab.quarantine import quarantined, set_quarantine
 
-    if device not in quarantined(store_dir()):
-        known = ", ".join(sorted(quarantined(store_dir()))) or "none"
-        raise click.ClickException(f"{device!r} is not in quarantine; those are: {known}")
-    set_quarantine(store_dir(), device, None)
-    click.echo(f"{device} takes part again")
+    kept_out = quarantined(store_dir())
+    if name not in kept_out:
+        known = ", ".join(sorted(kept_out)) or "none"
+        raise click.ClickException(f"{name!r} is not in quarantine; those are: {known}")
+    set_quarantine(store_dir(), name, None)
+    click.echo(f"{name} takes part again")

@@ -185,8 +185,7 @@ class Night:
             if first is None or self._left_s() <= 0.0:
                 continue
             if device.name in kept_out:
-                entry = kept_out[device.name]
-                self._unwell(device, f"in quarantine since {entry.since}: {entry.reason}")
+                self._unwell(device, str(kept_out[device.name]))
             elif reason := self._worker.availability(device):
                 self._unwell(device, reason)
             elif suspicion := self._checked(first):

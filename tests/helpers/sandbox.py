@@ -8,7 +8,9 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent
 
-_OURS = ("LAB_CONFIG", "LAB_DEVICE", "LAB_STRICT", "LAB_NO_REPORT", "LAB_DATA")
+_OURS = (
+    "LAB_CONFIG", "LAB_DEVICE", "LAB_STRICT", "LAB_NO_REPORT", "LAB_DATA", "LAB_COMPARE", "LAB_BASELINES",
+)  # fmt: skip
 _OF_PYTEST = ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID")
 
 

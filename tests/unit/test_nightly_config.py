@@ -120,15 +120,18 @@ def test_a_store_that_cannot_be_written_is_the_benchs_fault(private_lab: Path) -
     assert "point LAB_STORE at a folder you may write to" in result.output
 
 
-def test_quarantine_is_listed_and_healed(private_lab: Path) -> None:
-    assert call("quarantine", "list").output == "no device is in quarantine\n"
-    set_quarantine(private_lab / "store", "nucleo", Quarantine("silent", "2026-01-01T00:00:00Z"))
-    assert call("quarantine", "list").output == "nucleo  since 2026-01-01T00:00:00Z: silent\n"
-    wrong = call("quarantine", "heal", "nuclo")
+def test_a_device_in_quarantine_is_shown_as_such_and_healed(private_lab: Path) -> None:
+    assert "quarantine" not in call("devices").output
+    set_quarantine(private_lab / "store", "m4f", Quarantine("silent", "2026-01-01T00:00:00Z"))
+    (line,) = [line for line in call("devices").output.splitlines() if "quarantine" in line]
+    assert line.startswith("m4f ")
+    assert line.endswith("in quarantine since 2026-01-01T00:00:00Z: silent")
+    wrong = call("device", "heal", "m4")
     assert wrong.exit_code == 1
-    assert "'nuclo' is not in quarantine; those are: nucleo" in wrong.output
-    assert call("quarantine", "heal", "nucleo").exit_code == 0
+    assert "'m4' is not in quarantine; those are: m4f" in wrong.output
+    assert call("device", "heal", "m4f").output == "m4f takes part again\n"
     assert quarantined(private_lab / "store") == {}
+    assert "quarantine" not in call("devices").output
 
 
 def test_an_address_that_is_none_is_an_error_that_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
