@@ -144,6 +144,25 @@ def lower_slice(call: Call) -> Results:
     return _part(call, lowered, shape, strides, start * lowered.strides[axis])
 
 
+@lowers("aten.unbind.int")
+def lower_unbind(call: Call) -> Results:
+    """``unbind(input, dim)``: as many copies as parts that are read."""
+    view = call.view(0)
+    axis = int(call.number(1, "dim", 0)) % len(view.shape)
+    strides = tuple(stride for at, stride in enumerate(view.strides) if at != axis)
+    return tuple(
+        _part(call, view, call.result_shape(index), strides, index * view.strides[axis])
+        if index in _picked(call)
+        else None
+        for index in range(view.shape[axis])
+    )
+
+
+def _picked(call: Call) -> set[object]:
+    """Which of several results are read."""
+    return {user.args[1] for user in call.node.users if user.users}
+
+
 def _part(call: Call, view: View, shape: Shape, strides: Shape, offset: int) -> View:
     if shape == view.shape:
         return view
@@ -160,7 +179,7 @@ def lower_split(call: Call) -> Results:
     """``split(input, size | sizes, dim)``: as many copies as parts that are read."""
     view = call.view(0)
     axis = int(call.number(2, "dim", 0)) % len(view.shape)
-    wanted = {user.args[1] for user in call.node.users}
+    wanted = _picked(call)
     parts: list[Lowered | None] = []
     start = 0
     for index in range(len(call.node.meta["val"])):
