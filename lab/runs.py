@@ -15,6 +15,7 @@ import numpy.typing as npt
 from lab import progress
 from lab.artifact import Artifact
 from lab.build import build, check_fits
+from lab.compiler.model import CompiledTraining
 from lab.devices.base import Counting, Device, RegionCount
 from lab.errors import ConfigError, InfrastructureError, LabError, ProtocolError, StoreError
 from lab.events import Done, Hello, Job, MetricEvent, RegionEvent, ResultEvent
@@ -28,7 +29,18 @@ from lab.workloads.base import Prepared, Score, TrainingPlan
 from measurements.energy import energy_records
 from measurements.latency import latency_records
 from measurements.memory import memory_records
-from measurements.record import Buffer, Layer, Provenance, Record, Run, RunDetail, Source, Trace
+from measurements.record import (
+    ArenaSchedule,
+    Buffer,
+    Layer,
+    PlannedStep,
+    Provenance,
+    Record,
+    Run,
+    RunDetail,
+    Source,
+    Trace,
+)
 from measurements.regions import INFERENCE
 from measurements.statistics import make_record
 from measurements.store import Store, new_run_id
@@ -495,6 +507,19 @@ def _plan(deployment: Deployment) -> RunDetail:
         model.arena_bytes,
         model.lower_bound_bytes,
         notes=notes,
+        training=None if model.training is None else training_schedule(model.training),
+    )
+
+
+def training_schedule(training: CompiledTraining) -> ArenaSchedule:
+    """A training step and its arena, as the report draws them."""
+    return ArenaSchedule(
+        tuple(PlannedStep(step.name, step.operator, step.phase, step.macs) for step in training.steps),
+        tuple(Buffer(plan.name, plan.offset, plan.size, plan.first, plan.last) for plan in training.buffers),
+        training.arena_bytes,
+        training.lower_bound_bytes,
+        training.method,
+        training.variables_bytes,
     )
 
 

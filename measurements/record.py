@@ -142,6 +142,44 @@ class Buffer:
 
 
 @dataclass(frozen=True)
+class PlannedStep:
+    """One step of a schedule.
+
+    Attributes:
+        name: name from the user's module, with what is computed where that is not its forward.
+        operator: ``conv2d``, ``conv2d.weight_gradient`` …
+        phase: ``forward``, ``backward`` or ``update``.
+        macs: multiply-accumulates.
+    """
+
+    name: str
+    operator: str
+    phase: str
+    macs: int = 0
+
+
+@dataclass(frozen=True)
+class ArenaSchedule:
+    """A schedule and the arena it runs in.
+
+    Attributes:
+        steps: in the order in which they run.
+        buffers: the arena plan; ``first`` and ``last`` count ``steps``.
+        arena_bytes: planned arena.
+        lower_bound_bytes: most bytes live at once.
+        method: how the plan was found; empty where not recorded.
+        variables_bytes: RAM of what training changes, outside the arena.
+    """
+
+    steps: tuple[PlannedStep, ...]
+    buffers: tuple[Buffer, ...]
+    arena_bytes: int
+    lower_bound_bytes: int
+    method: str = ""
+    variables_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class RunDetail:
     """What a report shows beyond the records.
 
@@ -152,6 +190,7 @@ class RunDetail:
         lower_bound_bytes: most bytes live at once; no plan can be smaller.
         events: region passes as (region, index, begin cycle, end cycle).
         notes: sentences for the reader.
+        training: a training step and its arena; ``None`` where the model is not trained on the device.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -160,6 +199,7 @@ class RunDetail:
     lower_bound_bytes: int = 0
     events: tuple[tuple[str, int, int, int], ...] = ()
     notes: tuple[str, ...] = ()
+    training: ArenaSchedule | None = None
 
 
 @dataclass(frozen=True)

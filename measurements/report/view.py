@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from markupsafe import Markup
+
 from measurements.record import Layer, Provenance, Record, Run, Trace
+from measurements.report.arena_chart import arena_svg, describe
 from measurements.report.charts import (
     Distribution,
     ErrorBar,
@@ -140,6 +143,14 @@ class LayerTable:
 
 
 @dataclass(frozen=True)
+class TrainingArena:
+    """A training step's arena: in words, and drawn."""
+
+    summary: str
+    drawing: Markup
+
+
+@dataclass(frozen=True)
 class RunView:
     """One run's section."""
 
@@ -158,6 +169,7 @@ class RunView:
     raw: tuple[RawRow, ...]
     layers: LayerTable | None
     arena: MemoryMap | None
+    training: TrainingArena | None
     ram: tuple[Part, ...]
     ram_total: str
     power: PowerChart | None
@@ -362,6 +374,7 @@ def _run_view(run: Run, number: int, trace: Trace | None, buckets: tuple[int, in
         raw=tuple(_raw_row(record) for record in plain if len(record.raw) > 1),
         layers=layers,
         arena=arena,
+        training=_training_arena(run, anchor),
         ram=ram,
         ram_total=quantity(total.median, "bytes") if total else "",
         power=chart,
@@ -370,6 +383,16 @@ def _run_view(run: Run, number: int, trace: Trace | None, buckets: tuple[int, in
         facts=_facts(run),
         missing=_missing(run, trace, chart, layers, arena, bool(timed)),
     )
+
+
+def _training_arena(run: Run, anchor: str) -> TrainingArena | None:
+    schedule = run.detail.training
+    if schedule is None or not schedule.steps or not schedule.buffers:
+        return None
+    summary = f"{describe(schedule)}. Trained variables take {quantity(schedule.variables_bytes, 'bytes')} besides."
+    title = f"One training step on {run.provenance.device}, {workload_name(run.provenance)}"
+    # The drawing escapes every text it is given.
+    return TrainingArena(summary, Markup(arena_svg(schedule, title=title, identity=f"{anchor}-arena")))
 
 
 def _missing(

@@ -7,11 +7,11 @@ import json
 import math
 import sqlite3
 from dataclasses import asdict
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from measurements.record import Buffer, Layer, Provenance, Record, Run, RunDetail
+from measurements.record import ArenaSchedule, Buffer, Layer, PlannedStep, Provenance, Record, Run, RunDetail
 
 Value: TypeAlias = str | int | float | bytes | None
 
@@ -85,11 +85,26 @@ def run_row(run: Run) -> dict[str, Value]:
         "error": text(run.error),
         "retries": json.dumps(run.retries),
         "provenance": json.dumps(asdict(run.provenance) | {"parameters": dict(run.provenance.parameters)}),
-        "detail": json.dumps(asdict(run.detail), separators=(",", ":")),
+        "detail": json.dumps(_detail_fields(run.detail), separators=(",", ":")),
     }
     records = [list(record_row("", position, record).values()) for position, record in enumerate(run.records)]
     content = json.dumps([list(row.values()), records], default=bytes.hex)
     return row | {"digest": hashlib.sha256(content.encode()).hexdigest()}
+
+
+def _detail_fields(detail: RunDetail) -> dict[str, object]:
+    fields: dict[str, object] = asdict(detail)
+    if detail.training is None:
+        # Left out where there is none: the digests of runs stored before this field existed stay what they are.
+        del fields["training"]
+    return fields
+
+
+def _schedule(fields: dict[str, Any]) -> ArenaSchedule:
+    """The schedule in a stored detail; ``Any`` is JSON."""
+    steps = tuple(PlannedStep(**step) for step in fields.pop("steps"))
+    buffers = tuple(Buffer(**buffer) for buffer in fields.pop("buffers"))
+    return ArenaSchedule(steps, buffers, **fields)
 
 
 def run_from_row(row: sqlite3.Row, records: tuple[Record, ...]) -> Run:
@@ -103,6 +118,8 @@ def run_from_row(row: sqlite3.Row, records: tuple[Record, ...]) -> Run:
     detail["buffers"] = tuple(Buffer(**buffer) for buffer in detail["buffers"])
     detail["events"] = tuple((str(region), *rest) for region, *rest in detail["events"])
     detail["notes"] = tuple(detail["notes"])
+    if "training" in detail:
+        detail["training"] = _schedule(detail["training"])
     return Run(
         run_id=row["run_id"],
         session_id=row["session_id"],
