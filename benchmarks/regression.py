@@ -3,7 +3,8 @@
 The suite: 60 nights with noise of 1 % (normal; log-normal, skewed; normal with three nights 20 % off) or of two modes
 3 % apart (1.6 % in all); a step of 0, 2 or 5 % at night 45. Found within three nights has two readings, and both are
 claimed: reported once the new level has lasted three nights (``three nights in``), and placed within three nights of
-the truth when all nights are known (``looking back``). The share of 2 % steps is claimed for noise of 1 %. For
+the truth when all nights are known (``looking back``). Steps of 2 % are claimed over the whole suite, each kind of
+noise a quarter of it; steps of 5 % and false alarms of the kind of noise that does worst. Each kind is printed. For
 comparison, the rule that many labs start with: a night more than 5 % from the median of the ten before it.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from measurements.changepoints import splits
 
 FloatArray = npt.NDArray[np.float64]
 Detector = Callable[[FloatArray], list[int]]
-NIGHTS, STEP, SERIES, NEAR = 60, 45, 400, 3
+NIGHTS, STEP, SERIES, NEAR = 60, 45, 2000, 3
 MINIMUM_EFFECT = 0.01
 KINDS = ("normal", "lognormal", "outliers", "bimodal")
 
@@ -47,16 +48,16 @@ def single_night(values: FloatArray) -> list[int]:
     return [i for i in range(10, values.size) if abs(values[i] / np.median(values[i - 10 : i]) - 1) > 0.05]
 
 
-def share(detector: Detector, kind: str, step: float, nights: int) -> float:
-    """Share of series with a change: near the step, or any where there is no step."""
-    generator = np.random.default_rng(2026)
-    found = 0
+def shares(detector: Detector, kind: str, step: float, looks: Sequence[int]) -> list[float]:
+    """Share of series with a change, for each number of nights known: near the step, or any where there is none."""
+    generator = np.random.default_rng([2026, KINDS.index(kind)])
+    found = np.zeros(len(looks))
     for _ in range(SERIES):
         values = noise(kind, generator)
         values[STEP:] *= 1 + step
-        places = detector(values[:nights])
-        found += any(abs(place - STEP) <= NEAR for place in places) if step else bool(places)
-    return found / SERIES
+        places = [detector(values[:nights]) for nights in looks]
+        found += [any(abs(place - STEP) <= NEAR for place in seen) if step else bool(seen) for seen in places]
+    return [float(share) for share in found / SERIES]
 
 
 def ever_alarmed(kind: str, series: int = 40) -> tuple[float, float]:
@@ -70,28 +71,32 @@ def ever_alarmed(kind: str, series: int = 40) -> tuple[float, float]:
 
 
 def claims() -> Iterator[Claim]:
+    """Of each step at both looks: every kind of noise in words, and what is claimed of them."""
     looks: Mapping[str, int] = {"three nights in": STEP + NEAR, "looking back": NIGHTS}
-    for name, nights in looks.items():
-        found = {(kind, step): share(ours, kind, step, nights) for kind in KINDS for step in (0.0, 0.02, 0.05)}
-        for step, bound, least in ((0.05, 0.98, True), (0.02, 0.60, True), (0.0, 0.02, False)):
-            what = {0.05: "steps of 5 % found", 0.02: "steps of 2 % found", 0.0: "false alarms without a step"}[step]
-            each = [kind for kind in KINDS if step != 0.02 or kind != "bimodal"]
-            seen = ", ".join(f"{kind} {found[kind, step]:.1%}" for kind in KINDS)
-            pooled = float(np.mean([found[kind, step] for kind in each]))
-            yield Claim(f"{what}, {name}", seen, pooled, bound, at_least=least)
+    for step, what, bound in (
+        (0.05, "steps of 5 % found, worst kind of noise", 0.98),
+        (0.02, "steps of 2 % found, whole suite", 0.60),
+        (0.0, "false alarms without a step, worst kind of noise", 0.02),
+    ):
+        by_kind = {kind: shares(ours, kind, step, list(looks.values())) for kind in KINDS}
+        for place, look in enumerate(looks):
+            found = {kind: by_look[place] for kind, by_look in by_kind.items()}
+            seen = ", ".join(f"{kind} {share:.1%}" for kind, share in found.items())
+            each = list(found.values())
+            claimed = {0.05: min(each), 0.02: float(np.mean(each)), 0.0: max(each)}[step]
+            yield Claim(f"{what}, {look}", seen, claimed, bound, at_least=step > 0)
 
 
 def main() -> int:
     begin = time.perf_counter()
     for kind in KINDS:
-        naive = [f"{share(single_night, kind, step, NIGHTS):.0%} of {step:.0%} steps" for step in (0.02, 0.05)]
-        false = share(single_night, kind, 0.0, NIGHTS)
-        print(f"single night over 5 %, {kind}: {', '.join(naive)}, false alarms in {false:.0%}")
+        small, large, false = (shares(single_night, kind, step, [NIGHTS])[0] for step in (0.02, 0.05, 0.0))
+        print(f"single night over 5 %, {kind}: {small:.0%} of 2% steps, {large:.0%} of 5% steps, alarms in {false:.0%}")
     for kind in ("normal", "outliers"):
-        looks, series = ever_alarmed(kind)
-        print(f"looking every night, {kind}, no step: alarm in {looks:.1%} of looks, once or more in {series:.0%}")
+        each_look, series = ever_alarmed(kind)
+        print(f"looking every night, {kind}, no step: alarm in {each_look:.1%} of looks, once or more in {series:.0%}")
     made = list(claims())
-    print(f"{time.perf_counter() - begin:.0f} s")
+    print(f"{time.perf_counter() - begin:.0f} s, {SERIES} series of each kind")
     return verdict(made)
 
 

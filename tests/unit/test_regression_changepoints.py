@@ -15,7 +15,7 @@ from measurements.changepoints import FALSE_ALARM_RATE, NEW_LEVEL_NIGHTS, exact_
 
 FloatArray = npt.NDArray[np.float64]
 Noise = Callable[[np.random.Generator], FloatArray]
-NIGHTS, STEP, SERIES = 60, 45, 200
+NIGHTS, STEP = 60, 45
 
 
 def normal(generator: np.random.Generator) -> FloatArray:
@@ -43,49 +43,46 @@ def bimodal(generator: np.random.Generator) -> FloatArray:
 NOISES: Mapping[str, Noise] = {"normal": normal, "lognormal": lognormal, "outliers": outliers, "bimodal": bimodal}
 
 
-def share(noise: Noise, step: float, nights: int) -> float:
+def share(name: str, step: float, nights: int, series: int) -> float:
     """Share of series with a change: within three nights of the step, or any at all where there is no step."""
-    generator = np.random.default_rng(11)
+    generator = np.random.default_rng([11, list(NOISES).index(name)])
     count = 0
-    for _ in range(SERIES):
-        values = noise(generator)
+    for _ in range(series):
+        values = NOISES[name](generator)
         values[STEP:] *= 1 + step
         count += any(abs(one.index - STEP) <= 3 or not step for one in splits(values[:nights], 0.01))
-    return count / SERIES
+    return count / series
 
 
 # ---- the figures of issue 7 ---------------------------------------------------------------------------------------
 
 
-def shares(step: float, nights: int, *names: str) -> list[float]:
-    return [share(NOISES[name], step, nights) for name in names or NOISES]
+def shares(step: float, nights: int, series: int = 200) -> dict[str, float]:
+    return {name: share(name, step, nights, series) for name in NOISES}
 
 
-# Each share is of 200 series and has a standard error of its own: one percent at 2 and 98 %, three at 60 %.
+# The standard error of a share is 1 % at 2 and 98 % of 200 series, 2.5 % at 60 % of 400; half of that in the mean.
 @pytest.mark.parametrize("nights", [STEP + 3, NIGHTS], ids=["three nights in", "looking back"])
 def test_steps_of_five_percent_are_found_within_three_nights(nights: int) -> None:
     found = shares(0.05, nights)
-    assert np.mean(found) >= 0.98
-    assert min(found) >= 0.97
+    assert np.mean(list(found.values())) >= 0.98
+    assert min(found.values()) >= 0.97
 
 
-@pytest.mark.parametrize("nights", [STEP + 3, NIGHTS], ids=["three nights in", "looking back"])
-def test_steps_of_two_percent_are_mostly_found_within_three_nights(nights: int) -> None:
-    found = shares(0.02, nights, "normal", "lognormal", "outliers")
-    assert np.mean(found) >= 0.60
-    assert min(found) >= 0.55
-
-
-def test_two_percent_in_noise_of_two_modes_is_found_in_half_of_the_series() -> None:
-    """Its standard deviation is 1.6 %, not 1 %: the limit that docs/regression.md states."""
-    assert share(bimodal, 0.02, NIGHTS) >= 0.5
+@pytest.mark.parametrize(("nights", "series"), [(STEP + 3, 400), (NIGHTS, 200)], ids=["three nights in", "looking back"])
+def test_steps_of_two_percent_are_mostly_found_within_three_nights(nights: int, series: int) -> None:
+    """Over the whole suite; in noise of 1 % of each kind, in that of two modes (1.6 %) less: docs/regression.md."""
+    found = shares(0.02, nights, series)
+    assert np.mean(list(found.values())) >= 0.60
+    assert min(found[name] for name in NOISES if name != "bimodal") >= 0.60
+    assert found["bimodal"] >= {STEP + 3: 0.20, NIGHTS: 0.50}[nights]
 
 
 @pytest.mark.parametrize("nights", [STEP + 3, NIGHTS], ids=["three nights in", "looking back"])
 def test_no_more_than_two_percent_of_series_without_a_step_raise_an_alarm(nights: int) -> None:
     alarms = shares(0.0, nights)
-    assert np.mean(alarms) <= 0.02
-    assert max(alarms) <= 0.03
+    assert np.mean(list(alarms.values())) <= 0.02
+    assert max(alarms.values()) <= 0.03
 
 
 # ---- properties ---------------------------------------------------------------------------------------------------
