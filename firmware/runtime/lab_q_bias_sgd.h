@@ -2,7 +2,7 @@
  *
  * bias[c] is worth bias_scale[c] * bias[c]. With g the float32 sum of gradient[rows][channels] over rows from first to
  * last and d = g * (rate / bias_scale[c]), rate = learning_rate * rate_scale, each operation in float32, the bias loses
- * floor(d + u), u = lab_random_at(key, c) / 2^20, so that steps below one level count in the mean, and is limited to
+ * floor(d + u), u = lab_random_at(key, c) / 2^24, so that steps below one level count in the mean, and is limited to
  * +-limit. What is folded into the bias (the input's zero point) does not matter. No scratch. */
 #ifndef LAB_Q_BIAS_SGD_H
 #define LAB_Q_BIAS_SGD_H

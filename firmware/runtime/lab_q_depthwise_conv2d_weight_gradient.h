@@ -4,7 +4,7 @@
  * input_zero_point); output_gradient is whole, the gradient of the real output. weight_gradient
  * [kernel_height][kernel_width] [channel_count]; every element is written. Each is input_scale times one float32 sum of
  * output_gradient * (value - zero point) over batch, output rows and output columns in that order. kernel_width <=
- * LAB_Q_DEPTHWISE_TAPS. No scratch, 2 KiB of stack. */
+ * LAB_Q_DEPTHWISE_TAPS. No scratch, 3 KiB of stack. */
 #ifndef LAB_Q_DEPTHWISE_CONV2D_WEIGHT_GRADIENT_H
 #define LAB_Q_DEPTHWISE_CONV2D_WEIGHT_GRADIENT_H
 

@@ -3,7 +3,7 @@
  * The gradient of lab_q_depthwise_conv2d_weight_gradient, never stored; the update of lab_q_update.h with rate =
  * learning_rate * rate_scale. weights int8 and bias are whole; only channel_count channels from first_channel on change;
  * what is folded into the bias moves along.
- * kernel_width <= LAB_Q_DEPTHWISE_TAPS. No scratch, 2 KiB of stack. */
+ * kernel_width <= LAB_Q_DEPTHWISE_TAPS. No scratch, 3 KiB of stack. */
 #ifndef LAB_Q_DEPTHWISE_CONV2D_WEIGHT_SGD_H
 #define LAB_Q_DEPTHWISE_CONV2D_WEIGHT_SGD_H
 

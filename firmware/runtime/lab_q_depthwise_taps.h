@@ -1,6 +1,6 @@
 /* What the weight gradients of depthwise convolutions with int8 inputs share: as lab_f32_depthwise_taps, but the input
  * is int8 and counts as input - zero_point (its scale is left to the sink). kernel_width <= LAB_Q_DEPTHWISE_TAPS.
- * Stack: 2 KiB. */
+ * Stack: 3 KiB. */
 #ifndef LAB_Q_DEPTHWISE_TAPS_H
 #define LAB_Q_DEPTHWISE_TAPS_H
 

@@ -3,48 +3,18 @@
  *
  * A weight is worth weight_scale * w. The step of the real weight is rate * gradient, of w it is step = rate * gradient
  * / weight_scale; w becomes floor(w - step + u), u uniform in [0, 1), so that steps below one level count in the mean.
- * It is done with 20 fractional bits: with factor = (rate / weight_scale) * 2^20 and d = gradient * factor, each
- * operation in float32, d is limited to +-2^29 and truncated to an integer; w = ((w * 2^20 - d + lab_random_at(key,
- * index)) >> 20) limited to [-127, 127]; index is the weight's in its tensor in plain
- * order, [outputs][...inputs] or, depthwise, [taps][channels], however it is packed. */
+ * It is done with 24 fractional bits, each operation in float32 or saturating in int32: the gradient is input_scale *
+ * sum, factor = (rate / weight_scale) * input_scale * 2^24, d = sum * factor truncated to int32 (NaN to 0); w =
+ * ((w * 2^24 + lab_random_at(key, index) - d) >> 24) limited to [-127, 127]; index is the weight's in its tensor in
+ * plain order, [outputs][...inputs] or, depthwise, [taps][channels], however it is packed. One update moves a weight by
+ * at most 128 levels. */
 #ifndef LAB_Q_UPDATE_H
 #define LAB_Q_UPDATE_H
 
 #include <stdint.h>
 
 #include "lab_f32_sink.h"
-#include "lab_q_weights.h"
 #include "lab_random.h"
-
-static inline float lab_q_factor(float rate, float weight_scale)
-{
-    return rate / weight_scale * (float)(1 << LAB_RANDOM_BITS);
-}
-
-static inline int8_t lab_q_updated(int8_t weight, float gradient, float factor, uint32_t random)
-{
-    float step = gradient * factor;
-    /* Written so that a NaN ends at a limit: converting it to an integer would be undefined. */
-    if (!(__builtin_fabsf(step) < 536870912.0f)) {
-        step = step < 0.0f ? -536870912.0f : 536870912.0f;
-    }
-    const int32_t scaled = weight * (1 << LAB_RANDOM_BITS) - (int32_t)step + (int32_t)random;
-    const int32_t updated = scaled >> LAB_RANDOM_BITS;
-    if (updated > 127) {
-        return 127;
-    }
-    return (int8_t)(updated < -127 ? -127 : updated);
-}
-
-/* One weight, and with it what is folded into its output's bias: bias holds the real bias on its grid less bias_offset
- * times the sum of the output's weights, which must stay true. */
-static inline int8_t lab_q_moved(int8_t weight, float gradient, float factor, uint32_t random, int32_t bias_offset,
-                                 int32_t *bias)
-{
-    const int8_t updated = lab_q_updated(weight, gradient, factor, random);
-    *bias -= bias_offset * (updated - weight);
-    return updated;
-}
 
 /* Sink for packed rows (lab_dense.h): the gradient of a weight is input_scale * sum; a block's rows are outputs. */
 typedef struct {

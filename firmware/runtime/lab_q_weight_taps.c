@@ -2,6 +2,8 @@
 
 #include "lab_f32_geometry.h"
 #include "lab_f32_tile.h"
+#include "lab_f32_zeros.h"
+#include "lab_q_widen.h"
 
 #define PANEL_PIXELS 64
 #define TILES 16
@@ -20,6 +22,9 @@ typedef struct {
     int32_t output_channels, input_channels;
     int32_t rows, columns;
     int32_t zero_point;
+    float *sums; /* 16 for each tile of four outputs */
+    const float *start; /* what the sums start from, and the step from tile to tile: zeros until a panel was added */
+    int32_t start_step;
 } block_t;
 
 static tap_t tap_of(const lab_f32_axis_t *y, const lab_f32_axis_t *x, int32_t tap_y, int32_t tap_x)
@@ -38,19 +43,16 @@ static tap_t tap_of(const lab_f32_axis_t *y, const lab_f32_axis_t *x, int32_t ta
 /* Pixels as real values without their scale, four channels each; channels that are not there are 0. */
 static float *fill_pixels(const block_t *block, const int8_t *pixel, int32_t step, int32_t count, float *panel)
 {
-    const int32_t zero_point = block->zero_point;
+    const lab_q_zeros_t zeros = lab_q_zeros(block->zero_point);
     const int32_t columns = block->columns;
     for (int32_t i = 0; i < count; i++) {
         if (columns == 4) {
-            panel[0] = (float)(pixel[0] - zero_point);
-            panel[1] = (float)(pixel[1] - zero_point);
-            panel[2] = (float)(pixel[2] - zero_point);
-            panel[3] = (float)(pixel[3] - zero_point);
+            lab_q_widen_four(pixel, zeros, panel);
         } else {
-            panel[0] = (float)(pixel[0] - zero_point);
-            panel[1] = columns > 1 ? (float)(pixel[1] - zero_point) : 0.0f;
-            panel[2] = columns > 2 ? (float)(pixel[2] - zero_point) : 0.0f;
-            panel[3] = 0.0f;
+            lab_q_widen(pixel, columns, block->zero_point, panel);
+            for (int32_t column = columns; column < 4; column++) {
+                panel[column] = 0.0f;
+            }
         }
         panel += 4;
         pixel += step;
@@ -64,9 +66,11 @@ static int32_t tile_start(int32_t row, int32_t rows)
     return (rows >= 4 && row + 4 > rows) ? rows - 4 : row;
 }
 
-static void add_panel(const block_t *block, const tap_t *tap, const float *panel, int32_t output_pixel, int32_t outer,
-                      int32_t inner, float *sums)
+static void add_panel(block_t *block, const tap_t *tap, const float *panel, int32_t output_pixel, int32_t outer,
+                      int32_t inner)
 {
+    float *sums = block->sums;
+    const float *start = block->start;
     lab_f32_tile_t tile = {
         .outer = outer,
         .inner = inner,
@@ -84,13 +88,16 @@ static void add_panel(const block_t *block, const tap_t *tap, const float *panel
         for (int32_t i = 0; i < 4; i++) {
             tile.a[i] = gradients + tile_start(row, block->rows) + (i < rows ? i : rows - 1);
         }
-        lab_f32_tile(&tile, rows, 4, sums, sums);
+        lab_f32_tile(&tile, rows, 4, start, sums);
+        start += block->start_step;
         sums += 16;
     }
+    block->start = block->sums;
+    block->start_step = 16;
 }
 
 /* Adds one image's pixels, as many whole rows at a time as the panel holds. */
-static void add_image(const block_t *block, const tap_t *tap, float *sums)
+static void add_image(block_t *block, const tap_t *tap)
 {
     float panel[4 * PANEL_PIXELS];
     const int32_t inner = tap->x.count < PANEL_PIXELS ? tap->x.count : PANEL_PIXELS;
@@ -108,14 +115,15 @@ static void add_image(const block_t *block, const tap_t *tap, float *sums)
                 end = fill_pixels(block, block->input + pixel * block->input_channels,
                                   tap->input_x * block->input_channels, width, end);
             }
-            add_panel(block, tap, panel, tap->output_first + y * tap->output_y + x, height, width, sums);
+            add_panel(block, tap, panel, tap->output_first + y * tap->output_y + x, height, width);
         }
     }
 }
 
 static void hand_over(const block_t *block, lab_f32_place_t place, int32_t target_row, int32_t target_first,
-                      const float *sums, lab_f32_sink_t sink, const void *context)
+                      lab_f32_sink_t sink, const void *context)
 {
+    const float *sums = block->start;
     const int32_t first_row = place.row;
     place.column_end = block->columns;
     place.row_end = block->rows < 4 ? block->rows : 4;
@@ -127,7 +135,7 @@ static void hand_over(const block_t *block, lab_f32_place_t place, int32_t targe
             place.row_index[i] = (place.row + i) * target_row + target_first;
         }
         sink(context, sums, &place);
-        sums += 16;
+        sums += block->start_step;
     }
 }
 
@@ -139,8 +147,13 @@ void lab_q_weight_taps(const lab_f32_conv2d_t *layer, const lab_f32_weight_slice
     const int32_t rows = slice->output_count / layer->groups;
     const int32_t columns = slice->channel_count / layer->groups;
     const int32_t taps = y.kernel * x.kernel;
+    float sums[16 * TILES];
     block_t block = {
-        .output_channels = layer->output_channels, .input_channels = slice->channel_count, .zero_point = zero_point};
+        .output_channels = layer->output_channels,
+        .input_channels = slice->channel_count,
+        .zero_point = zero_point,
+        .sums = sums,
+    };
     /* The innermost of these loops with its panel per image is where the time goes; all others only choose. */
     for (int32_t group = 0; group < layer->groups; group++) {
         for (int32_t row = 0; row < rows; row += 4 * TILES) {
@@ -149,18 +162,19 @@ void lab_q_weight_taps(const lab_f32_conv2d_t *layer, const lab_f32_weight_slice
                 const int32_t tap = at / columns;
                 const int32_t channel = at % columns;
                 const tap_t place = tap_of(&y, &x, tap / x.kernel, tap % x.kernel);
-                float sums[16 * TILES] = {0.0f};
+                block.start = lab_f32_zeros;
+                block.start_step = 0;
                 block.columns = columns - channel < 4 ? columns - channel : 4;
                 block.output_gradient = output_gradient + slice->first_output + group * rows + row;
                 block.input = input + group * columns + channel;
                 for (int32_t item = 0; item < layer->batch; item++) {
-                    add_image(&block, &place, sums);
+                    add_image(&block, &place);
                     block.output_gradient += y.targets * x.targets * layer->output_channels;
                     block.input += y.sources * x.sources * slice->channel_count;
                 }
                 const lab_f32_place_t first = {.row = group * rows + row, .column = channel};
-                hand_over(&block, first, taps * slice->target_channels, tap * slice->target_channels + channel, sums,
-                          sink, context);
+                hand_over(&block, first, taps * slice->target_channels, tap * slice->target_channels + channel, sink,
+                          context);
             }
         }
     }

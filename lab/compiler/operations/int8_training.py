@@ -27,8 +27,9 @@ from lab.compiler.quantized import Affine, Constant, KernelCall
 from lab.compiler.storage import Int8Array, Storage
 
 WeightedLayer: TypeAlias = QuantizedConv2d | QuantizedDepthwiseConv2d | QuantizedLinear
-RANDOM_BITS = 20
+RANDOM_BITS = 24
 BIAS_LIMIT = 1 << 29
+INT32 = np.iinfo(np.int32)
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,12 @@ class Int8WeightGradient(Operation):
     affine: Affine
 
     def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
+        return (self.sums(inputs) * np.float32(self.affine.scale).item(),)
+
+    def sums(self, inputs: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        """The gradient without the scale of ``x``."""
         centred = present(inputs[0]).to(torch.float32) - self.affine.zero_point
-        gradient = part_gradient(self.geometry, self.part, centred, present(inputs[1]))
-        return (gradient * np.float32(self.affine.scale).item(),)
+        return part_gradient(self.geometry, self.part, centred, present(inputs[1]))
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         part = self.part
@@ -197,14 +201,14 @@ def random_step(state: TrainingState) -> int:
 
 
 def random_at(key: int, index: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-    """``lab_random_at`` of ``firmware/runtime/lab_random.h``: uniform in [0, 2^20)."""
+    """``lab_random_at`` of ``firmware/runtime/lab_random.h``: uniform in [0, 2^24)."""
     with np.errstate(over="ignore"):
         value = np.uint32(key) + index * np.uint32(0x9E3779B9)
         for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
             value ^= value >> np.uint32(shift)
             value *= np.uint32(factor)
         value ^= value >> np.uint32(16)
-    return (value >> np.uint32(32 - RANDOM_BITS)).astype(np.int64)
+    return (value & np.uint32((1 << RANDOM_BITS) - 1)).astype(np.int64)
 
 
 def rounded_update(
@@ -213,9 +217,10 @@ def rounded_update(
     factor: npt.NDArray[np.float32],
     random: npt.NDArray[np.int64],
 ) -> Int8Array:
-    """``lab_q_updated`` of ``firmware/runtime/lab_q_update.h``, element by element."""
-    step = np.clip((gradient * factor).astype(np.float32), np.float32(-(2.0**29)), np.float32(2.0**29))
-    scaled = weight.astype(np.int64) * (1 << RANDOM_BITS) - np.trunc(step).astype(np.int64) + random
+    """The update of ``firmware/runtime/lab_q_update.h``, element by element; a NaN changes nothing."""
+    step = np.nan_to_num((gradient * factor).astype(np.float32), nan=0.0).astype(np.float64)
+    limited = np.clip(np.trunc(step), INT32.min, INT32.max).astype(np.int64)
+    scaled = np.clip(weight.astype(np.int64) * (1 << RANDOM_BITS) + random - limited, INT32.min, INT32.max)
     updated: Int8Array = np.clip(scaled >> RANDOM_BITS, -127, 127).astype(np.int8)
     return updated
 
@@ -237,9 +242,15 @@ class GridUpdate:
     rate_scale: float
 
     def apply(
-        self, gradient: torch.Tensor, variables: Sequence[torch.Tensor | None], state: TrainingState
+        self,
+        sums: torch.Tensor,
+        variables: Sequence[torch.Tensor | None],
+        state: TrainingState,
+        input_scale: float = 1.0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """New weights and bias as they lie in memory; ``variables`` are weights, bias and weight scales.
+
+        The gradient of the real weights is ``input_scale · sums``.
 
         What is folded into the bias moves with the weights; the real bias stays.
         """
@@ -247,7 +258,8 @@ class GridUpdate:
         weight = self.storage.load(stored)
         unfolded = self.storage.unfold(weight, bias)
         rate = np.float32(np.float32(state.learning_rate) * np.float32(self.rate_scale))
-        factor = ((rate / scales).astype(np.float32) * np.float32(1 << RANDOM_BITS)).astype(np.float32)
+        scaled = np.float32(np.float32(input_scale) * np.float32(1 << RANDOM_BITS))
+        factor = ((rate / scales).astype(np.float32) * scaled).astype(np.float32)
         key = random_step(state)
         # In the order of the kernel: outputs last for a filter per channel, first otherwise.
         physical = _physical_int8(self.geometry, weight)
@@ -257,7 +269,7 @@ class GridUpdate:
         flat = physical.reshape(-1).copy()
         flat[chosen] = rounded_update(
             flat[chosen],
-            gradient.numpy().reshape(chosen.shape),
+            sums.numpy().reshape(chosen.shape),
             factor[outputs],
             random_at(key, chosen.astype(np.uint32)),
         )
@@ -316,8 +328,8 @@ class Int8WeightSgd(Update):
     update: GridUpdate
 
     def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
-        (gradient,) = self.gradient.run(inputs[:2])
-        return self.update.apply(gradient, inputs[2:5], state)
+        sums = self.gradient.sums(inputs[:2])
+        return self.update.apply(sums, inputs[2:5], state, self.gradient.affine.scale)
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         affine = self.gradient.affine
