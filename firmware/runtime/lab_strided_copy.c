@@ -33,7 +33,7 @@ void lab_strided_copy(const lab_strided_copy_t *layer, const void *input, void *
     uint8_t *to = (uint8_t *)output + layer->write_offset * item;
 
     if (layer->fill_bytes > 0) {
-        memset(output, 0, layer->fill_bytes);
+        memset(output, layer->fill_value, layer->fill_bytes);
     }
     for (int32_t a = 0; a < n[0]; a++) {
         for (int32_t b = 0; b < n[1]; b++) {

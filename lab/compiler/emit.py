@@ -25,7 +25,19 @@ C_TYPES = {
     "float32": "float",
     "bits": "uint8_t",
 }
-SUFFIXES = ("", "_parameters", "_initial", "_weights", "_bias", "_multiplier", "_shift", "_scale", "_channels")
+SUFFIXES = (
+    "",
+    "_parameters",
+    "_initial",
+    "_weights",
+    "_bias",
+    "_multiplier",
+    "_shift",
+    "_scale",
+    "_channels",
+    "_table",
+    "_slopes",
+)
 """What is appended to a step's or tensor's identifier for the arrays that belong to it."""
 VALUES_PER_LINE = {"int8": 20, "uint8": 20, "uint16": 16, "int32": 8, "float32": 6}
 

@@ -52,22 +52,25 @@ class StridedCopy(Operation):
 
     def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
         flat = present(inputs[0]).contiguous().flatten()
-        return (flat.as_strided(self.shape, self.strides, self.offset).contiguous(),)
+        # as_strided counts from the start of the storage, of which a dense slice may be a part.
+        return (flat.as_strided(self.shape, self.strides, flat.storage_offset() + self.offset).contiguous(),)
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         dense = _row_major(self.shape)
-        return _copy_call(self.shape, self.strides, dense, self.offset, 0, outputs[0], fill=False)
+        return _copy_call(self.shape, self.strides, dense, self.offset, 0, outputs[0])
 
 
 @dataclass(frozen=True)
 class StridedWrite(Operation):
-    """Writes ``inputs[0]`` (dense) into zeros, with strides: the first part of a concatenation, a slice's gradient.
+    """Writes ``inputs[0]`` (dense) into zeros, with strides: the first part of a concatenation, padding, a slice's
+    gradient.
 
     Attributes:
         shape: of the input.
         total: shape of the output.
         strides: elements between neighbours along each axis of the input, in the output.
         offset: element of the output the first one is written to.
+        fill: what stands for zero: the zero point of an int8 output.
     """
 
     kind: ClassVar[str] = "write"
@@ -75,16 +78,17 @@ class StridedWrite(Operation):
     total: Shape
     strides: Shape
     offset: int
+    fill: int = 0
 
     def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
         source = present(inputs[0])
-        output = torch.zeros(self.total, dtype=source.dtype)
+        output = torch.full(self.total, self.fill, dtype=source.dtype)
         output.flatten().as_strided(self.shape, self.strides, self.offset).copy_(source.reshape(self.shape))
         return (output,)
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         dense = _row_major(self.shape)
-        return _copy_call(self.shape, dense, self.strides, 0, self.offset, outputs[0], fill=True)
+        return _copy_call(self.shape, dense, self.strides, 0, self.offset, outputs[0], fill=self.fill)
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class StridedExtend(StridedWrite):
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         dense = _row_major(self.shape)
-        call = _copy_call(self.shape, dense, self.strides, 0, self.offset, outputs[0], fill=False)
+        call = _copy_call(self.shape, dense, self.strides, 0, self.offset, outputs[0])
         return replace(call, kernel="lab_strided_extend")
 
 
@@ -137,7 +141,13 @@ def _row_major(shape: Shape) -> Shape:
 
 
 def _copy_call(
-    shape: Shape, read: Shape, write: Shape, read_offset: int, write_offset: int, output: Tensor, *, fill: bool
+    shape: Shape,
+    read: Shape,
+    write: Shape,
+    read_offset: int,
+    write_offset: int,
+    output: Tensor,
+    fill: int | None = None,
 ) -> KernelCall:
     missing = RANK - len(shape)
     if missing < 0:
@@ -149,7 +159,8 @@ def _copy_call(
         ("read_offset", read_offset),
         ("write_offset", write_offset),
         ("item_bytes", ITEM_BYTES[output.dtype]),
-        ("fill_bytes", output.size_bytes if fill else 0),
+        ("fill_bytes", 0 if fill is None else output.size_bytes),
+        ("fill_value", fill or 0),
     )
     return KernelCall(
         "lab_strided_copy", (), fields, descriptor="lab_strided_copy_t", header="lab_strided_copy.h"

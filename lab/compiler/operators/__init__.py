@@ -13,3 +13,4 @@ from lab.compiler.operators import linear as linear
 from lab.compiler.operators import max_pool2d as max_pool2d
 from lab.compiler.operators import pad as pad
 from lab.compiler.operators import reshape as reshape
+from lab.compiler.operators import table as table

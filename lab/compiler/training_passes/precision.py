@@ -1,9 +1,15 @@
 """int8 forward, float32 gradients: the numbers of the program change here, on purpose and nowhere else.
 
-Every layer up to the classifier is quantised after calibration (per output channel, TFLite's requantisation). The
-classifier and the loss stay in float32. Backward reads the int8 activations and weights; what the gradient of a clamp
-needs is whether the int8 value lies strictly inside its bounds, saturation of the grid included. Rounding passes
-gradients unchanged, scales and zero points get none.
+Every layer up to the classifier (a linear layer behind all other layers with weights) is quantised after calibration,
+per output channel with TFLite's requantisation. The classifier, what follows it and the loss stay in float32; without
+such a classifier the output is int8. Functions of one value become tables; parts of a concatenation are brought to one
+scale; padding is the zero point.
+
+Backward reads the int8 activations and weights (Lin et al. 2022, "On-Device Training Under 256KB Memory", section 2.1).
+The gradient of a clamp passes where the int8 value lies strictly inside the clamp's bounds, saturation of the grid
+included. Everywhere else rounding, requantisation and saturation pass gradients unchanged (straight-through); scales
+and zero points get none. The slope of a function is that at the int8 value; the gradient of a maximum goes to the first
+of equal int8 values.
 """
 
 from __future__ import annotations
@@ -22,11 +28,12 @@ from lab.compiler.operations.conv2d import (
     Conv2dInputGradient,
     Conv2dWeightGradient,
     ConvGeometry,
+    linear_geometry,
     whole,
 )
-from lab.compiler.operations.copy import Reshape, StridedCopy
+from lab.compiler.operations.copy import Reshape, StridedCopy, StridedExtend, StridedWrite
 from lab.compiler.operations.elementwise import Binary
-from lab.compiler.operations.int8 import Int8InPlace, Int8Layer
+from lab.compiler.operations.int8 import Int8InPlace, Int8Layer, Int8MaxPoolPlaces, TableGradient
 from lab.compiler.operations.int8_training import (
     Dequantize,
     Int8InputGradient,
@@ -36,20 +43,20 @@ from lab.compiler.operations.int8_training import (
 )
 from lab.compiler.operations.mask import MaskByValue
 from lab.compiler.operations.matmul import UNBOUNDED, MatMul
-from lab.compiler.operations.reduce import Sum
-from lab.compiler.operations.unary import ClampGradient, ClampValues
-from lab.compiler.operators.add import Add
-from lab.compiler.operators.avg_pool2d import AvgPool2d
-from lab.compiler.operators.clamp import Activation
+from lab.compiler.operations.pool import MaxPool2dPlaces
+from lab.compiler.operations.unary import ClampGradient, ClampValues, UnaryGradient
 from lab.compiler.operators.conv2d import Conv2d as FloatConv2d
 from lab.compiler.operators.conv2d import QuantizedConv2d
 from lab.compiler.operators.depthwise_conv2d import DepthwiseConv2d, QuantizedDepthwiseConv2d
 from lab.compiler.operators.geometry import Window
 from lab.compiler.operators.linear import Linear, QuantizedLinear
+from lab.compiler.operators.max_pool2d import QuantizedMaxPool2d
+from lab.compiler.operators.rescale import QuantizedRescale
 from lab.compiler.operators.weights import weight_scales
-from lab.compiler.program import Program, Step, Tensor
+from lab.compiler.program import Operation, Program, Step, Tensor
 from lab.compiler.quantized import Affine
 from lab.compiler.storage import Grid, Storage
+from lab.compiler.training_passes.int8_layers import ClampedSum, plain_layer
 from lab.compiler.updates import scale_tensor
 from lab.errors import CompileError
 
@@ -98,12 +105,17 @@ def to_int8(program: Program, calibration: Sequence[torch.Tensor]) -> Program:
     work = _Int8(program, _observe(program, calibration), dict(program.tensors))
     work.affine[sample.name] = best_affine(work.seen[sample.name], 0.0)
     work.tensors[sample.name] = replace(sample, dtype="int8", affine=work.affine[sample.name])
-    head = _head(program)
+    layers = _layers(program)
     for step in program.steps:
-        if step.phase == "forward" and any(name in work.affine for name in step.inputs) and step is not head:
+        reads_int8 = any(name in work.affine for name in step.inputs)
+        if isinstance(step.operation, (Reshape, StridedCopy)) and reads_int8:
+            _set_int8(work, step.outputs[0], work.affine[step.inputs[0]])
+            work.steps.append(step)
+        elif step.name in layers and reads_int8:
             _quantize(work, step)
         else:
             _keep(work, step)
+    _check_gradients(work)
     return replace(program, tensors=work.tensors).with_steps(work.steps)
 
 
@@ -122,10 +134,34 @@ def _observe(program: Program, calibration: Sequence[torch.Tensor]) -> dict[str,
     return collect(run, names)
 
 
-def _head(program: Program) -> Step | None:
-    """The classifier: the matrix product that yields the output."""
-    producer = program.producer(program.output)
-    return producer if producer is not None and isinstance(producer.operation, MatMul) else None
+def _layers(program: Program) -> set[str]:
+    """Names of the forward steps the output needs, without a linear classifier and what follows it."""
+    forward = [step for step in program.steps if step.phase == "forward"]
+    needed, wanted = [], {program.output}
+    for step in reversed(forward):
+        if wanted.intersection(step.outputs):
+            needed.append(step)
+            wanted.update(step.inputs)
+    head = next((step for step in needed if isinstance(step.operation, (Conv2d, MatMul))), None)
+    if head is not None and isinstance(head.operation, MatMul):
+        behind = set(head.outputs)
+        for step in reversed(needed):
+            if behind.intersection(step.inputs):
+                behind.update(step.outputs)
+        needed = [step for step in needed if not behind.intersection(step.outputs)]
+    return {step.name for step in needed}
+
+
+def _check_gradients(work: _Int8) -> None:
+    """Every int8 weight that is trained has a gradient its update can take."""
+    producers = {name: step for step in work.steps for name in step.outputs}
+    for name, gradient in work.program.gradients.items():
+        if name in work.stored and not isinstance(producers[gradient].operation, Int8WeightGradient):
+            step = producers[gradient]
+            raise CompileError(
+                f"the gradient of '{name}' ('{step.name}' at {step.source}) has no int8 form",
+                hint="use precision='float32', or read the weight in one layer only",
+            )
 
 
 def _clamps_into_sums(program: Program) -> Program:
@@ -145,20 +181,10 @@ def _clamps_into_sums(program: Program) -> Program:
         clamp = merged.get(step.name)
         if clamp is not None and isinstance(clamp.operation, ClampValues):
             limits = Clamp(clamp.operation.low, clamp.operation.high)
-            steps.append(replace(step, operation=_ClampedSum("sum", activation=limits), outputs=clamp.outputs))
+            steps.append(replace(step, operation=ClampedSum("sum", activation=limits), outputs=clamp.outputs))
         elif step not in merged.values():
             steps.append(replace(step, inputs=tuple(renamed.get(name, name) for name in step.inputs)))
     return program.with_steps(steps)
-
-
-@dataclass(frozen=True)
-class _ClampedSum(Binary):
-    """A residual sum with the clamp behind it; exists between the float and the int8 program only."""
-
-    activation: Clamp = UNBOUNDED
-
-    def of(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return self.activation.apply(a + b)
 
 
 def _quantize(work: _Int8, step: Step) -> None:
@@ -166,54 +192,77 @@ def _quantize(work: _Int8, step: Step) -> None:
     operation = step.operation
     if isinstance(operation, (Conv2d, MatMul)):
         _quantize_weighted(work, step, operation)
-        return
-    inputs = [work.program.tensors[name] for name in step.inputs if name]
-    output = work.program.tensors[step.outputs[0]]
-    if isinstance(operation, (Reshape, StridedCopy)):
-        affine = work.affine[step.inputs[0]]
-        _set_int8(work, step.outputs[0], affine)
-        work.steps.append(step)
-        return
-    layer = _plain_layer(operation, inputs)
-    if layer is None:
+    elif isinstance(operation, StridedWrite):
+        _quantize_write(work, step, operation)
+    else:
+        _quantize_plain(work, step)
+
+
+def _quantize_plain(work: _Int8, step: Step) -> None:
+    """A layer without weights."""
+    plain = plain_layer(work.program, step)
+    if plain is None:
         raise CompileError(
             f"'{step.name}' ({step.operation.label}) at {step.source} has no int8 form",
-            hint="use precision='float32', or ReLU activations, residual sums and average pools",
+            hint="use precision='float32'; int8 takes convolutions, linear layers, sums, concatenations, pools, "
+            "padding and functions of one value",
         )
-    shapes, output_shape = _shapes(operation, inputs, output)
+    operator, output = plain.operator, step.outputs[0]
     sources = [_affine_of(work, name, step) for name in step.inputs if name]
-    affine = sources[0] if layer.keeps_scale else best_affine(
-        work.seen[step.outputs[0]], layer.minimum_output_scale(sources)
-    )
-    quantized = layer.quantize(sources, affine)
-    clamp = operation.activation if isinstance(operation, _ClampedSum) else None
-    if isinstance(operation, ClampValues):
-        clamp = Clamp(operation.low, operation.high)
-    if clamp is not None:
-        work.bounds[step.outputs[0]] = affine.bounds(clamp)
-    kind = Int8InPlace if quantized.in_place else Int8Layer
-    work.steps.append(replace(step, operation=kind(quantized, shapes, output_shape)))
-    _set_int8(work, step.outputs[0], affine)
+    affine = _output_affine(work, operator, sources, output)
+    try:
+        quantized = operator.quantize(sources, affine)
+    except CompileError as error:
+        raise CompileError(f"'{step.name}' at {step.source}: {error.message}", hint=error.hint) from error
+    if plain.clamp is not None:
+        work.bounds[output] = affine.bounds(plain.clamp)
+    made: Operation
+    if isinstance(step.operation, MaxPool2dPlaces) and isinstance(quantized, QuantizedMaxPool2d):
+        made = Int8MaxPoolPlaces(quantized, step.operation.windows)
+    else:
+        made = (Int8InPlace if quantized.in_place else Int8Layer)(quantized, plain.inputs, plain.output)
+    work.steps.append(replace(step, operation=made))
+    _set_int8(work, output, affine)
 
 
-def _plain_layer(operation: object, inputs: Sequence[Tensor]) -> Operator | None:
-    """The layer without weights that an operation is, ``None`` where there is none."""
-    if isinstance(operation, _ClampedSum):
-        return Add(operation.activation)
-    if type(operation) is Binary and operation.function == "sum" and len(inputs) == 2:
-        return Add() if operation.first_scale == operation.second_scale == 1.0 else None
-    if isinstance(operation, ClampValues):
-        return Activation(Clamp(operation.low, operation.high))
-    if isinstance(operation, Sum) and operation.outer == 1 and operation.divisor == operation.reduced:
-        return AvgPool2d(Window((operation.reduced, 1), (operation.reduced, 1)))
-    return None
+def _output_affine(work: _Int8, operator: Operator, sources: Sequence[Affine], output: str) -> Affine:
+    if operator.keeps_scale:
+        return sources[0]
+    if operator.output_quantization is not None:
+        return Affine(*operator.output_quantization)
+    return best_affine(work.seen[output], operator.minimum_output_scale(sources))
 
 
-def _shapes(operation: object, inputs: Sequence[Tensor], output: Tensor) -> tuple[tuple[Shape, ...], Shape]:
-    """Shapes as the layer sees them, (H, W, C) or (F,)."""
-    if isinstance(operation, Sum):
-        return ((operation.reduced, 1, operation.inner),), (1, 1, operation.inner)
-    return tuple(tensor.shape[1:] for tensor in inputs), output.shape[1:]
+def _quantize_write(work: _Int8, step: Step, operation: StridedWrite) -> None:
+    """Padding keeps its scale; the parts of a concatenation are brought to the scale of the whole."""
+    source = _affine_of(work, step.inputs[0], step)
+    output = step.outputs[0]
+    if isinstance(operation, StridedExtend):
+        affine = _affine_of(work, step.inputs[1], step)
+    else:
+        whole_output = _written_last(work.program, output)
+        affine = source if whole_output == output else best_affine(work.seen[whole_output], 0.0)
+    inputs = step.inputs
+    if source != affine:
+        part = work.tensors[inputs[0]]
+        rescaled = f"{step.name}.rescale"
+        layer = QuantizedRescale(source, affine, source.scale / affine.scale)
+        shape = part.shape[1:]
+        work.tensors[rescaled] = replace(part, name=rescaled, kind="activation", affine=affine)
+        work.steps.append(
+            Step(rescaled, Int8InPlace(layer, (shape,), shape), inputs[:1], (rescaled,), "forward", step.source)
+        )
+        inputs = (rescaled, *inputs[1:])
+    work.steps.append(replace(step, operation=replace(operation, fill=affine.zero_point), inputs=inputs))
+    _set_int8(work, output, affine)
+
+
+def _written_last(program: Program, name: str) -> str:
+    """The concatenation a first part belongs to; the part itself where it is none."""
+    for step in program.steps:
+        if isinstance(step.operation, StridedExtend) and step.inputs[1] == name:
+            name = step.outputs[0]
+    return name
 
 
 def _affine_of(work: _Int8, name: str, step: Step) -> Affine:
@@ -233,6 +282,11 @@ def _set_int8(work: _Int8, name: str, affine: Affine) -> None:
 def _quantize_weighted(work: _Int8, step: Step, operation: Conv2d | MatMul) -> None:
     """A convolution or linear layer: its weights and bias become tensors of the int8 layer."""
     name = step.inputs[1]
+    if name in work.stored:
+        raise CompileError(
+            f"'{step.name}' at {step.source} shares '{name}' with another layer",
+            hint="int8 weights belong to one layer; give each its own, or use precision='float32'",
+        )
     source = _affine_of(work, step.inputs[0], step)
     geometry = geometry_of(operation, step)
     weight = _values(work, name, step)
@@ -305,11 +359,6 @@ def geometry_of(operation: Conv2d | MatMul, step: Step) -> ConvGeometry:
     return linear_geometry(operation.depth, operation.columns)
 
 
-def linear_geometry(inputs: int, outputs: int) -> ConvGeometry:
-    """A linear layer as a convolution."""
-    return ConvGeometry(1, (1, 1, inputs), (1, 1, outputs), (1, 1), (1, 1), (0, 0), (1, 1), 1)
-
-
 def _values(work: _Int8, name: str, step: Step) -> npt.NDArray[np.float32]:
     value = work.program.tensors[name].value
     if value is None:
@@ -336,17 +385,24 @@ def _float_layer(
 
 def _keep(work: _Int8, step: Step) -> None:
     """Append a step that stays in float32; what it reads of the int8 part is read in its own way."""
-    operation = step.operation
-    if isinstance(operation, ClampGradient) and step.inputs[1] in work.bounds:
-        low, high = work.bounds[step.inputs[1]]
-        work.steps.append(replace(step, operation=MaskByValue(low, high)))
-        return
-    gradient = _weight_reader(work, step) or _activation_reader(work, step)
+    gradient = _slope_reader(work, step) or _weight_reader(work, step) or _activation_reader(work, step)
     if gradient is not None:
         work.steps.append(gradient)
         return
     renamed = {name: _dequantized(work, name, step) for name in step.inputs if name in work.affine}
     work.steps.append(replace(step, inputs=tuple(renamed.get(name, name) for name in step.inputs)))
+
+
+def _slope_reader(work: _Int8, step: Step) -> Step | None:
+    """The gradient of a clamp or another function of one value, from the int8 value."""
+    operation = step.operation
+    if not isinstance(operation, UnaryGradient) or step.inputs[1] not in work.affine:
+        return None
+    value, affine = step.inputs[1], work.affine[step.inputs[1]]
+    if isinstance(operation, ClampGradient):
+        bounds = work.bounds.get(value, affine.bounds(Clamp(operation.low, operation.high)))
+        return replace(step, operation=MaskByValue(*bounds))
+    return replace(step, operation=TableGradient(operation, affine))
 
 
 def _weight_reader(work: _Int8, step: Step) -> Step | None:

@@ -1,0 +1,100 @@
+"""Operations without weights as layers of the int8 graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from lab.compiler.graph import Clamp, Operator, Shape
+from lab.compiler.operations.elementwise import Binary
+from lab.compiler.operations.matmul import UNBOUNDED
+from lab.compiler.operations.pool import BYTE_PLACES, AvgPool2d, MaxPool2d, MaxPool2dPlaces, Windows
+from lab.compiler.operations.reduce import Sum
+from lab.compiler.operations.unary import ClampValues, Unary
+from lab.compiler.operators.add import Add
+from lab.compiler.operators.avg_pool2d import AvgPool2d as AveragePool
+from lab.compiler.operators.clamp import Activation
+from lab.compiler.operators.geometry import Window
+from lab.compiler.operators.max_pool2d import MaxPool2d as MaximumPool
+from lab.compiler.operators.table import table_of
+from lab.compiler.program import Operation, Program, Step
+
+
+@dataclass(frozen=True)
+class ClampedSum(Binary):
+    """A residual sum with the clamp behind it; exists between the float and the int8 program only."""
+
+    activation: Clamp = UNBOUNDED
+
+    def of(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.activation.apply(a + b)
+
+
+@dataclass(frozen=True)
+class PlainLayer:
+    """A layer without weights.
+
+    Attributes:
+        operator: the layer.
+        inputs, output: shapes as it sees them, (H, W, C) or (F,).
+        clamp: clamp of its output, whose gradient reads the int8 value.
+    """
+
+    operator: Operator
+    inputs: tuple[Shape, ...]
+    output: Shape
+    clamp: Clamp | None = None
+
+
+def plain_layer(program: Program, step: Step) -> PlainLayer | None:
+    """The int8 layer an operation is, ``None`` where there is none."""
+    operation = step.operation
+    inputs = tuple(program.tensors[name].shape[1:] for name in step.inputs if name)
+    output = program.tensors[step.outputs[0]].shape[1:]
+    if isinstance(operation, ClampedSum):
+        return PlainLayer(Add(operation.activation), inputs, output, operation.activation)
+    if type(operation) is Binary and operation.function == "sum" and len(inputs) == 2:
+        plain = operation.first_scale == operation.second_scale == 1.0
+        return PlainLayer(Add(), inputs, output) if plain else None
+    if isinstance(operation, ClampValues):
+        clamp = Clamp(operation.low, operation.high)
+        return PlainLayer(Activation(clamp), inputs, output, clamp)
+    if isinstance(operation, Unary):
+        return PlainLayer(table_of(operation), inputs, output)
+    return _pool(operation)
+
+
+def _pool(operation: Operation) -> PlainLayer | None:
+    if isinstance(operation, Sum) and operation.outer == 1 and operation.divisor == operation.reduced:
+        size = (operation.reduced, 1)
+        return PlainLayer(AveragePool(Window(size, size)), ((*size, operation.inner),), (1, 1, operation.inner))
+    if isinstance(operation, AvgPool2d):
+        window = window_of(operation.windows)
+        padding = operation.windows.padding
+        # Sizes that are rounded up, and a divisor of the user's, count other elements than TFLite's layer.
+        rounded_up = window.bottom > padding[0] or window.right > padding[1]
+        if operation.adaptive or operation.divisor or rounded_up:
+            return None
+        return PlainLayer(
+            AveragePool(window, operation.count_padding), (operation.windows.input,), operation.windows.output
+        )
+    if isinstance(operation, MaxPool2d):
+        windows = operation.windows
+        beyond_byte = windows.kernel[0] * windows.kernel[1] > BYTE_PLACES
+        if windows.dilation != (1, 1) or (isinstance(operation, MaxPool2dPlaces) and beyond_byte):
+            return None
+        return PlainLayer(MaximumPool(window_of(windows)), (windows.input,), windows.output)
+    return None
+
+
+def window_of(windows: Windows) -> Window:
+    """Windows of a training program as the int8 graph has them, padded at the bottom and right as far as they reach."""
+    reach = [
+        max((size - 1) * stride + kernel - length - pad, 0)
+        for size, stride, kernel, length, pad in zip(
+            windows.output[:2], windows.stride, windows.kernel, windows.input[:2], windows.padding, strict=True
+        )
+    ]
+    top, left = windows.padding
+    return Window(windows.kernel, windows.stride, top, reach[0], left, reach[1])
