@@ -114,7 +114,7 @@ def export_training(
             joint = _decompose_exported_program(
                 forward,
                 cia_to_decomp={},
-                python_decomp_table={},
+                python_decomp_table=_decompositions(),
                 joint_loss_index=0,
                 decompose_custom_triton_ops=False,
             )
@@ -157,8 +157,28 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
     }
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        decomposed: ExportedProgram = program.run_decompositions(composite)
+        decomposed: ExportedProgram = program.run_decompositions({**composite, **_decompositions()})
     return decomposed
+
+
+def _decompositions() -> dict[torch._ops.OperatorBase, Callable[..., object]]:
+    """PyTorch's own decompositions of operators that are a few others, forward and backward."""
+    aten = torch.ops.aten
+    table: dict[torch._ops.OperatorBase, Callable[..., object]] = torch._decomp.get_decompositions(
+        [
+            aten.channel_shuffle,
+            aten.glu,
+            aten.glu_backward,
+            aten.linalg_vector_norm,
+            aten.mv,
+            aten.pixel_shuffle,
+            aten.pixel_unshuffle,
+            aten._prelu_kernel,
+            aten._prelu_kernel_backward,
+            aten.threshold,
+        ]
+    )
+    return table
 
 
 def _match_places(calls: Sequence[FxNode], known: Sequence[FxNode]) -> dict[FxNode, tuple[Source, bool]]:

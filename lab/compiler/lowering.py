@@ -16,8 +16,12 @@ from torch.fx import Node as FxNode
 
 from lab.compiler.graph import Shape, Source
 from lab.compiler.joint import JointGraph, is_getitem
-from lab.compiler.operations.copy import StridedCopy
-from lab.compiler.program import DType, Operation, Phase, Program, Step, Tensor
+from lab.compiler.operations.copy import StridedCopy, StridedWrite
+from lab.compiler.operations.embedding import Embedding, EmbeddingGradient
+from lab.compiler.operations.loss import NllLoss, NllLossGradient
+from lab.compiler.operations.pool import MaxPool2dGradient
+from lab.compiler.operations.unary import LabelEquals
+from lab.compiler.program import DType, Operation, Phase, Program, Step, Tensor, Value
 from lab.errors import CompileError
 
 DTYPES: Mapping[torch.dtype, DType] = {
@@ -56,6 +60,7 @@ class Uniform:
 
 Lowered: TypeAlias = View | Uniform
 Results: TypeAlias = Lowered | tuple[Lowered | None, ...]
+KnownValue: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | None
 
 
 def row_major(shape: Sequence[int]) -> Shape:
@@ -90,6 +95,7 @@ class Builder:
         joint: the graph that is lowered.
         trained: names of the trained parameters.
         results: what each call yields.
+        known: values of the calls that depend on constants alone.
     """
 
     joint: JointGraph
@@ -98,6 +104,7 @@ class Builder:
     steps: list[Step] = field(default_factory=list)
     results: dict[FxNode, Results] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
+    known: dict[FxNode, KnownValue] = field(default_factory=dict)
 
     def unique(self, name: str) -> str:
         """``name``, or ``name_2`` … where it was given out before."""
@@ -105,10 +112,12 @@ class Builder:
         self.names[name] = count
         return name if count == 1 else self.unique(f"{name}_{count}")
 
-    def constant(self, name: str, value: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> str:
-        """A constant tensor of this value; one of the same name and layout is used again."""
+    def constant(
+        self, name: str, value: Value, dtype: DType = "float32"
+    ) -> str:
+        """A constant tensor of this value."""
         unique = self.unique(name)
-        self.tensors[unique] = Tensor(unique, tuple(value.shape), "float32", "constant", np.ascontiguousarray(value))
+        self.tensors[unique] = Tensor(unique, tuple(value.shape), dtype, "constant", np.ascontiguousarray(value))
         return unique
 
     def parameter(self, node: FxNode, order: Sequence[int]) -> View:
@@ -120,13 +129,8 @@ class Builder:
             kept = self.tensors[stored]
             order = tuple(int(axis) for axis in np.argsort(kept.permutation)) if kept.permutation else order
             return View(stored, shape, permuted_strides(shape, order))
-        value = tensor.detach().cpu()
-        if tensor.dtype not in DTYPES:
-            raise CompileError(f"'{name}' is {tensor.dtype}", hint="use module.float(); indices may be int64")
-        if tensor.dtype == torch.float32 and not bool(torch.isfinite(value).all()):
-            raise CompileError(f"'{name}' holds NaN or infinite values", hint="train again or load another checkpoint")
-        dtype = DTYPES[tensor.dtype]
-        array = np.ascontiguousarray(value.numpy().astype(dtype).transpose(order))
+        dtype, array = _array(name, tensor)
+        array = np.ascontiguousarray(array.transpose(order))
         self.names.setdefault(stored, 1)
         self.tensors[stored] = Tensor(
             stored,
@@ -157,6 +161,21 @@ class Builder:
             made.append(tensor)
         self.steps.append(Step(unique, operation, tuple(inputs), tuple(made), phase, source))
         return made
+
+
+def _array(name: str, value: torch.Tensor) -> tuple[DType, Value]:
+    """A parameter, buffer or constant as the device keeps it. Buffers may be infinite: masks of attention are."""
+    if value.dtype not in DTYPES:
+        raise CompileError(f"'{name}' is {value.dtype}", hint="use module.float(); indices may be int64")
+    if DTYPES[value.dtype] == "int32":
+        limits = torch.iinfo(torch.int32)
+        if value.numel() and not limits.min <= int(value.min()) <= int(value.max()) <= limits.max:
+            raise CompileError(f"'{name}' holds numbers beyond 32 bits", hint="use smaller indices")
+        return "int32", value.detach().cpu().numpy().astype(np.int32)
+    is_fine = value.isfinite() if isinstance(value, torch.nn.Parameter) else ~value.isnan()
+    if not bool(is_fine.all()):
+        raise CompileError(f"'{name}' holds NaN or infinite values", hint="train again or load another checkpoint")
+    return "float32", value.detach().cpu().numpy().astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -217,6 +236,16 @@ class Call:
             return lowered
         value = np.full(lowered.shape, lowered.value, dtype=np.float32)
         return View(self.builder.constant(f"{self.name}.constant", value), lowered.shape, row_major(lowered.shape))
+
+    def as_float(self, lowered: Lowered) -> Lowered:
+        """Integers that are known at compile time, as PyTorch promotes them beside floats; others as they are."""
+        if not isinstance(lowered, View):
+            return lowered
+        known = self.builder.tensors[lowered.tensor]
+        if known.dtype != "int32" or known.value is None:
+            return lowered
+        array = known.value.astype(np.float32)
+        return View(self.builder.constant(f"{known.name}.float", array), lowered.shape, lowered.strides)
 
     def weight(self, index: int, order: Sequence[int], name: str = "weight") -> View:
         """A parameter with PyTorch's axes stored in ``order``, or any other tensor brought into it."""
@@ -395,16 +424,13 @@ def _outside(builder: Builder, node: FxNode, name: str, kind: str) -> View:
     return View(name, shape, permuted_strides(shape, order))
 
 
-def _plain_output(builder: Builder, view: View) -> str:
-    order = tuple(range(len(view.shape)))
-    call = Call(builder.joint.output, "output", "output", Source(""), "forward", builder)
-    return call.ordered(view, order).tensor
-
-
 def _lower_call(node: FxNode, builder: Builder, namer: _Namer, phase: Phase) -> Results:
     if is_getitem(node):
         several = builder.results[_node(node.args[0])]
         index = node.args[1]
+        values = builder.known.get(_node(node.args[0]))
+        if isinstance(values, tuple) and isinstance(index, int):
+            builder.known[node] = values[index]
         if not isinstance(several, tuple) or not isinstance(index, int):
             raise CompileError(f"{node} picks from what is no tuple", hint="please report it")
         picked = several[index]
@@ -412,14 +438,100 @@ def _lower_call(node: FxNode, builder: Builder, namer: _Namer, phase: Phase) -> 
         return picked if picked is not None else Uniform((), 0.0)
     aten = str(node.target)
     name, source = namer.name(node, phase)
+    call = Call(node, aten, name, source, phase, builder)
+    _check_result(call)
     function = LOWERINGS.get(aten)
+    known = _known(node, builder)
+    if known is not None and (function is None or not _is_rearranged(node, known)):
+        return _constants(call, known)
     if function is None:
         raise CompileError(
             f"operator {aten} at {source} is not supported", hint=f"supported aten operators: {supported()}"
         )
-    call = Call(node, aten, name, source, phase, builder)
-    _check_result(call)
-    return function(call)
+    before = len(builder.steps)
+    result = function(call)
+    _check_integers(call, builder.steps[before:])
+    return result
+
+
+def _known(node: FxNode, builder: Builder) -> KnownValue:
+    """What a call yields if it depends on constants alone; computed with PyTorch."""
+    operator = node.target
+    if not isinstance(operator, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in operator.tags:
+        return None
+    given: dict[FxNode, torch.Tensor] = {}
+    for argument in node.all_input_nodes:
+        value = builder.known.get(argument)
+        if argument in builder.joint.parameters:
+            name, tensor = builder.joint.parameters[argument]
+            value = None if name in builder.trained else tensor.detach()
+        if not isinstance(value, torch.Tensor):
+            return None
+        given[argument] = value
+    arguments, named = torch.fx.node.map_arg((node.args, node.kwargs), lambda one: given[one])
+    result = operator(*arguments, **named)
+    builder.known[node] = tuple(result) if isinstance(result, list) else result
+    return builder.known[node]
+
+
+def _is_rearranged(node: FxNode, known: KnownValue) -> bool:
+    """Whether a call yields all elements of its input in another shape or order: a view, which takes no memory."""
+    first = node.all_input_nodes[0].meta["val"] if node.all_input_nodes else None
+    if not isinstance(known, torch.Tensor) or not isinstance(first, torch.Tensor):
+        return False
+    return str(node.target) in REARRANGED and known.numel() == first.numel()
+
+
+def _constants(call: Call, known: torch.Tensor | tuple[torch.Tensor, ...]) -> Results:
+    """Known values as constants of the program."""
+    if isinstance(known, tuple):
+        return tuple(_constant(call, value) for value in known)
+    return _constant(call, known)
+
+
+def _constant(call: Call, value: torch.Tensor) -> Lowered:
+    shape = tuple(value.shape)
+    if value.dtype in (torch.float32, torch.bool) and value.numel() and bool((value == value.flatten()[0]).all()):
+        return Uniform(shape, float(value.flatten()[0]))
+    dtype, array = _array(call.name, value)
+    tensor = call.builder.constant(f"{call.name}.constant", array, dtype)
+    return View(tensor, tuple(array.shape), row_major(array.shape))
+
+
+REARRANGED = (
+    "aten.detach.default",
+    "aten.alias.default",
+    "aten.clone.default",
+    "aten.permute.default",
+    "aten.transpose.int",
+    "aten.t.default",
+    "aten.view.default",
+    "aten._unsafe_view.default",
+    "aten.reshape.default",
+    "aten.unsqueeze.default",
+    "aten.squeeze.dim",
+    "aten.squeeze.dims",
+)
+"""Operators that move no element."""
+INTEGERS_ALLOWED = (
+    StridedCopy,
+    StridedWrite,
+    LabelEquals,
+    Embedding,
+    EmbeddingGradient,
+    NllLoss,
+    NllLossGradient,
+    MaxPool2dGradient,
+)
+"""Operations whose kernels read integers as such."""
+
+
+def _check_integers(call: Call, steps: Sequence[Step]) -> None:
+    """Refuse arithmetic with integers: kernels would take them for floats."""
+    for step in steps:
+        names = [name for name in step.inputs if name and call.builder.tensors[name].dtype == "int32"]
+        if names and not isinstance(step.operation, INTEGERS_ALLOWED):
+            raise call.refuse("computes with integers that are not known at compile time", "convert them outside")
 
 
 def _node(argument: object) -> FxNode:

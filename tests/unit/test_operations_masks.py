@@ -6,13 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers.joint_check import Applied, check_program, lowered
+from helpers.joint_check import Applied, check_program
 from helpers.kernel_runner import check_kernel
 from torch import nn
 from torch.nn import functional
 
 from lab.compiler.operations.unary import LabelEquals
-from lab.errors import CompileError
 
 
 def values(seed: int, *shape: int) -> torch.Tensor:
@@ -61,11 +60,25 @@ def test_labels_are_compared(value: int) -> None:
     assert found.sum() == 1
 
 
-def test_a_choice_between_two_tensors_is_refused() -> None:
-    with pytest.raises(CompileError, match="chooses between two tensors"):
-        lowered(
-            Applied(lambda x: torch.where(x > 0, x * 2, x * 3), (4,)),
-            values(6, 2, 4),
-            values(7, 2, 4),
-            lambda y, t: (y * t).sum(),
-        )
+CHOICES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "tensors": lambda x: torch.where(x > 0.1, x * 2, x * 3),
+    "broadcast": lambda x: torch.where(x > 0.1, x[:, :1], x[:1]),
+    "compared": lambda x: torch.where(x >= x.mean(1, keepdim=True), x * x, x),
+    "prelu": lambda x: functional.prelu(x, torch.tensor([0.2])),
+}
+
+
+@pytest.mark.parametrize("name", sorted(CHOICES))
+def test_a_choice_between_two_tensors(name: str) -> None:
+    module = Applied(CHOICES[name], (4,))
+    check_program(module, values(6, 4, 4), values(7, 4, 4), lambda y, t: (y * t).sum())
+
+
+@pytest.mark.parametrize("comparison", [torch.gt, torch.ge, torch.lt, torch.le, torch.eq, torch.ne])
+def test_comparisons_of_two_tensors(comparison: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+    other = values(9, 4, 4).round(decimals=1)
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return x.masked_fill(comparison(x.detach() * 0 + other, other.t()), 0.5)
+
+    check_program(Applied(function, (4,)), values(8, 4, 4), values(7, 4, 4), lambda y, t: (y * t).sum())

@@ -31,6 +31,8 @@ def _geometry(call: Call, first: int, x: Sequence[int], weight: Sequence[int], y
     if call.flag(first + 3, "transposed", False):
         raise call.refuse("transposed convolution", "use an upsampling and a convolution")
     rank = len(x) - 2
+    if rank not in (1, 2) or len(weight) != len(x):
+        raise call.refuse(f"input of shape {tuple(x)}", "use one or two dimensions, and give it a batch dimension")
     return ConvGeometry(
         batch=x[0],
         input=_image(x),

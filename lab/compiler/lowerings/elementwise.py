@@ -38,7 +38,7 @@ def _operand(call: Call, index: int, name: str) -> Lowered:
     argument = call.argument(index, name)
     if isinstance(argument, (int, float)):
         return Uniform((), float(argument))
-    return call.lowered(index, name)
+    return call.as_float(call.lowered(index, name))
 
 
 @lowers("aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar")
@@ -174,6 +174,15 @@ def lower_compare(call: Call) -> Results:
     return apply(call, lowered, Compare(comparison, call.number(1, "other", 0.0)))
 
 
+@lowers(*(f"aten.{name}.Tensor" for name in COMPARISONS))
+def lower_compare_tensors(call: Call) -> Results:
+    """A mask of 0 and 1: the difference, which is 0 for equal finite numbers alone, compared with 0."""
+    name = call.aten.split(".")[1]
+    comparison: Comparison = next(known for known in COMPARISONS if known == name)
+    difference = combine(call, _operand(call, 0, "self"), _operand(call, 1, "other"), Binary("sum", 1.0, -1.0))
+    return apply(call, difference, Compare(comparison, 0.0))
+
+
 def _compare_labels(call: Call, labels: View, comparison: Comparison) -> View:
     if comparison != "eq":
         raise call.refuse("compares integers", "compare them for equality, or convert them to float32")
@@ -197,19 +206,22 @@ def lower_masked_fill(call: Call) -> Results:
 
 @lowers("aten.where.self")
 def lower_where(call: Call) -> Results:
-    """``where(mask, yes, no)``; one of the two must be one number."""
-    mask, yes, no = call.lowered(0, "condition"), call.lowered(1, "self"), call.lowered(2, "other")
+    """``where(mask, yes, no)``; of two tensors, each with zeros where it is not chosen, and their sum."""
+    mask = call.lowered(0, "condition")
+    yes, no = (call.as_float(call.lowered(index, name)) for index, name in ((1, "self"), (2, "other")))
     if isinstance(mask, Uniform):
-        chosen = yes if mask.value != 0.0 else no
-        if chosen.shape == call.result_shape():
-            return chosen
+        constant = yes if mask.value != 0.0 else no
+        if constant.shape == call.result_shape():
+            return constant
     if isinstance(yes, Uniform) and isinstance(no, Uniform) and mask.shape == call.result_shape():
         return apply(call, mask, Choose(yes.value, no.value))
     if isinstance(no, Uniform):
         return combine_masked(call, yes, mask, Binary("keep_where", no.value))
     if isinstance(yes, Uniform):
         return combine_masked(call, no, mask, Binary("keep_unless", yes.value))
-    raise call.refuse("chooses between two tensors", "choose between a tensor and a number, or multiply by masks")
+    chosen = combine_masked(call, yes, mask, Binary("keep_where", 0.0))
+    other = combine_masked(call, no, mask, Binary("keep_unless", 0.0))
+    return combine(call, chosen, other, Binary("sum"))
 
 
 def combine_masked(call: Call, values: Lowered, mask: Lowered, operation: Binary) -> Lowered:

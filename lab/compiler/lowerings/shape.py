@@ -190,6 +190,44 @@ def lower_split(call: Call) -> Results:
     return tuple(parts)
 
 
+@lowers("aten.constant_pad_nd.default")
+def lower_pad(call: Call) -> Results:
+    """``constant_pad_nd(input, pad, value)``: (before, after) from the last axis on; negative ones crop."""
+    if call.number(2, "value", 0.0) != 0.0:
+        raise call.refuse("pads with a number other than 0", "pad with zeros")
+    lowered, shape = call.lowered(0), call.result_shape()
+    if isinstance(lowered, Uniform):
+        lowered = call.materialised(lowered)
+    amounts = call.integers(1, "pad")
+    rank = len(shape)
+    before = [0] * rank
+    for number in range(len(amounts) // 2):
+        before[rank - 1 - number] = amounts[2 * number]
+    starts = [max(0, -one) for one in before]
+    kept = tuple(
+        min(size - start, total - max(0, one))
+        for size, start, total, one in zip(lowered.shape, starts, shape, before, strict=True)
+    )
+    offset = sum(start * stride for start, stride in zip(starts, lowered.strides, strict=True))
+    part = _part(call, lowered, kept, lowered.strides, offset)
+    if kept == shape:
+        return part
+    order = sorted(range(rank), key=lambda axis: (-part.strides[axis], axis))
+    dense = call.ordered(part, order).tensor
+    total, placed = tuple(shape[axis] for axis in order), _ordered_strides(shape, order)
+    at = sum(max(0, one) * stride for one, stride in zip(before, placed, strict=True))
+    physical, strides = tuple(kept[axis] for axis in order), tuple(placed[axis] for axis in order)
+    dtype = call.builder.tensors[dense].dtype
+    (made,) = call.emit(StridedWrite(physical, total, strides, at), [dense], (total, dtype))
+    return View(made, shape, placed)
+
+
+@lowers("aten._assert_tensor_metadata.default")
+def lower_assertion(call: Call) -> Results:
+    """What a change of type or device leaves behind where it changes nothing."""
+    return ()
+
+
 @lowers("aten.cat.default", "aten.stack.default")
 def lower_cat(call: Call) -> Results:
     """``cat(tensors, dim)`` and ``stack``: each part is written to its place."""
