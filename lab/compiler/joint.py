@@ -184,20 +184,24 @@ def _decompositions() -> dict[torch._ops.OperatorBase, Callable[..., object]]:
 def _match_places(calls: Sequence[FxNode], known: Sequence[FxNode]) -> dict[FxNode, tuple[Source, bool]]:
     """Places of the joint graph's forward calls, which carry none, from the same calls of the forward export.
 
-    The two agree but for the detaches autograd adds and for how a linear layer of rank 3 is flattened; a call without
-    a counterpart is where the one before it is.
+    The two agree but for the detaches autograd adds, for how a linear layer of rank 3 is flattened and for results that
+    only backward reads; a call without a counterpart, and one that picks a result, is where the one before it is.
     """
-    matcher = difflib.SequenceMatcher(
-        None, [str(call.target) for call in calls], [str(call.target) for call in known], autojunk=False
-    )
+    ours, theirs = ([call for call in some if not is_getitem(call)] for some in (calls, known))
+    matcher = difflib.SequenceMatcher(None, list(map(_likeness, ours)), list(map(_likeness, theirs)), autojunk=False)
     places: dict[FxNode, tuple[Source, bool]] = {}
     for block in matcher.get_matching_blocks():
         for offset in range(block.size):
-            places[calls[block.a + offset]] = _place(known[block.b + offset])
+            places[ours[block.a + offset]] = _place(theirs[block.b + offset])
     last: tuple[Source, bool] = (Source(""), False)
     for call in calls:
         last = places.setdefault(call, last)
     return places
+
+
+def _likeness(call: FxNode) -> str:
+    """What the same call has in both graphs: its operator and the parameters it reads."""
+    return " ".join([str(call.target), *(one.name for one in call.all_input_nodes if one.op == "placeholder")])
 
 
 def _export(wrapped: torch.nn.Module, inputs: tuple[torch.Tensor, ...], module: torch.nn.Module) -> ExportedProgram:
