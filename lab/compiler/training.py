@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
 
+from lab.compiler.channels import Channels
 from lab.compiler.driver import check_name, layer_info, tensor_spec
 from lab.compiler.emit import Model, digest, emit
 from lab.compiler.graph import to_nhwc
@@ -29,13 +30,15 @@ from lab.compiler.training_passes import (
     pack_masks,
     prune,
     recompute,
+    sparse_update,
     to_int8,
 )
 from lab.compiler.updates import add_updates
 from lab.errors import CompileError
 
-Selection: TypeAlias = Iterable[str] | Callable[[str, torch.nn.Parameter], bool]
-"""Names of parameters, or a predicate over (name, parameter)."""
+Selection: TypeAlias = Iterable[str] | Mapping[str, Channels | None] | Callable[[str, torch.nn.Parameter], bool]
+"""Names of parameters, names with the channels that are trained (``None`` for all), or a predicate over (name,
+parameter)."""
 Precision: TypeAlias = Literal["float32", "int8"]
 
 
@@ -119,7 +122,8 @@ def compile_training(
         module: network in float32; layers as in ``eval()``.
         example: one batch of inputs; its size is the batch of a training step.
         loss: ``loss(output, target)``, a scalar.
-        train: names of the parameters that change, or a predicate over (name, parameter).
+        train: names of the parameters that change, with the channels of each where given, or a predicate over (name,
+            parameter).
         optimizer: how they change.
         target: an example target; derived from the loss where it is ``None``.
         name: C identifier of the model.
@@ -147,6 +151,8 @@ def compile_training(
     program = add_updates(pack_masks(program), optimizer)
     if immediate:
         program = immediate_update(program)
+    if isinstance(train, Mapping):
+        program = sparse_update(program, {name: chosen for name, chosen in train.items() if chosen is not None})
     if recompute_bytes is not None:
         program = recompute(program, recompute_bytes)
     return assemble(program, name, optimizer.describe(), arena_limit_bytes)

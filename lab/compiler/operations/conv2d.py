@@ -141,6 +141,11 @@ class ConvGeometry:
         return gradients[0], gradients[1]
 
 
+def linear_geometry(inputs: int, outputs: int, batch: int = 1) -> ConvGeometry:
+    """A linear layer as a convolution of one pixel."""
+    return ConvGeometry(batch, (1, 1, inputs), (1, 1, outputs), (1, 1), (1, 1), (0, 0), (1, 1), 1)
+
+
 def _kernel(geometry: ConvGeometry, suffix: str = "") -> str:
     return f"lab_f32_{'depthwise_' if geometry.depthwise else ''}conv2d{suffix}"
 

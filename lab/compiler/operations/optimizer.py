@@ -24,7 +24,7 @@ class Optimizer(ABC):
     """How parameters change."""
 
     @abstractmethod
-    def update(self, parameter: Tensor) -> tuple[Update, tuple[Tensor, ...]]:
+    def update(self, parameter: Tensor) -> tuple[OptimizerUpdate, tuple[Tensor, ...]]:
         """The update of a parameter, and its state. Inputs of the step: the parameter, its gradient and the state."""
 
     @abstractmethod
@@ -69,7 +69,7 @@ class Sgd(Optimizer):
         _check("weight_decay", self.weight_decay, 0.0, math.inf)
         _check("rate_scale", self.rate_scale, 0.0, math.inf)
 
-    def update(self, parameter: Tensor) -> tuple[Update, tuple[Tensor, ...]]:
+    def update(self, parameter: Tensor) -> tuple[OptimizerUpdate, tuple[Tensor, ...]]:
         return SgdUpdate(self.weight_decay, self.rate_scale), ()
 
     def describe(self) -> str:
@@ -104,7 +104,7 @@ class SgdMomentum(Optimizer):
         if self.nesterov and (self.momentum == 0.0 or self.dampening != 0.0):
             raise CompileError("Nesterov momentum needs a momentum and no dampening", hint="set dampening=0")
 
-    def update(self, parameter: Tensor) -> tuple[Update, tuple[Tensor, ...]]:
+    def update(self, parameter: Tensor) -> tuple[OptimizerUpdate, tuple[Tensor, ...]]:
         operation = MomentumUpdate(
             self.momentum, self.dampening, self.nesterov, self.weight_decay, self.rate_scale
         )
@@ -144,7 +144,7 @@ class Adam(Optimizer):
         _check("weight_decay", self.weight_decay, 0.0, math.inf)
         _check("rate_scale", self.rate_scale, 0.0, math.inf)
 
-    def update(self, parameter: Tensor) -> tuple[Update, tuple[Tensor, ...]]:
+    def update(self, parameter: Tensor) -> tuple[OptimizerUpdate, tuple[Tensor, ...]]:
         operation = AdamUpdate(
             self.beta1, self.beta2, self.epsilon, self.weight_decay, self.decoupled, self.rate_scale
         )
@@ -155,12 +155,52 @@ class Adam(Optimizer):
         return f"{name}(betas={self.beta1:g}/{self.beta2:g}, weight_decay={self.weight_decay:g})"
 
 
-def _elements(outputs: Sequence[Tensor]) -> tuple[str, int]:
-    return ("count", outputs[0].elements)
+@dataclass(frozen=True)
+class Rows:
+    """A part of a parameter: ``rows`` of ``columns`` elements, ``stride`` apart, from element ``first`` on."""
+
+    first: int
+    rows: int
+    columns: int
+    stride: int
+
+    def of(self, parameter: torch.Tensor) -> torch.Tensor:
+        """The part as a view of a contiguous parameter, (rows, columns)."""
+        return parameter.view(-1).as_strided((self.rows, self.columns), (self.stride, 1), self.first)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerUpdate(Update):
+    """An update by a stored gradient. Inputs: the parameter, the gradient of its part and the part's state.
+
+    Attributes:
+        part: what of the parameter changes; ``None`` for all of it.
+    """
+
+    part: Rows | None = None
+
+    @abstractmethod
+    def changed(
+        self, parameter: torch.Tensor, inputs: Sequence[torch.Tensor], state: TrainingState
+    ) -> tuple[torch.Tensor, ...]:
+        """New values of a parameter and its state; ``inputs`` are gradient and state, of the parameter's shape."""
+
+    def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
+        whole = present(inputs[0]).clone().contiguous()
+        part = whole if self.part is None else self.part.of(whole)
+        others = [present(one) for one in inputs[1:]]
+        new, *states = self.changed(part.clone(), [one.reshape(part.shape) for one in others], state)
+        part.copy_(new)
+        return (whole, *(one.reshape(old.shape) for one, old in zip(states, others[1:], strict=True)))
+
+    def rows(self, parameter: Tensor) -> tuple[tuple[str, int], ...]:
+        """Of the kernels' descriptors."""
+        part = self.part or Rows(0, 1, parameter.elements, parameter.elements)
+        return (("first", part.first), ("rows", part.rows), ("columns", part.columns), ("stride", part.stride))
 
 
 @dataclass(frozen=True)
-class SgdUpdate(Update):
+class SgdUpdate(OptimizerUpdate):
     """``p -= rate · (g + weight_decay · p)``; inputs parameter and gradient.
 
     Attributes:
@@ -171,18 +211,19 @@ class SgdUpdate(Update):
     weight_decay: float
     rate_scale: float
 
-    def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
-        parameter = present(inputs[0])
-        gradient = present(inputs[1]).reshape(parameter.shape)
+    def changed(
+        self, parameter: torch.Tensor, inputs: Sequence[torch.Tensor], state: TrainingState
+    ) -> tuple[torch.Tensor, ...]:
+        (gradient,) = inputs
         return (parameter - self.rate_scale * state.learning_rate * (gradient + self.weight_decay * parameter),)
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
-        fields = (_elements(outputs), ("rate_scale", self.rate_scale), ("weight_decay", self.weight_decay))
+        fields = (*self.rows(outputs[0]), ("rate_scale", self.rate_scale), ("weight_decay", self.weight_decay))
         return KernelCall("lab_f32_sgd", (), fields, takes_state=True)
 
 
 @dataclass(frozen=True)
-class MomentumUpdate(Update):
+class MomentumUpdate(OptimizerUpdate):
     """``v = momentum · v + (1 - dampening) · g``, ``p -= rate · v``; inputs parameter, gradient and velocity.
 
     Attributes:
@@ -196,9 +237,11 @@ class MomentumUpdate(Update):
     weight_decay: float
     rate_scale: float
 
-    def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
-        parameter, velocity = present(inputs[0]), present(inputs[2])
-        gradient = present(inputs[1]).reshape(parameter.shape) + self.weight_decay * parameter
+    def changed(
+        self, parameter: torch.Tensor, inputs: Sequence[torch.Tensor], state: TrainingState
+    ) -> tuple[torch.Tensor, ...]:
+        gradient, velocity = inputs
+        gradient = gradient + self.weight_decay * parameter
         later = self.momentum * velocity + (1 - self.dampening) * gradient
         velocity = gradient if state.step == 1 else later
         step = gradient + self.momentum * velocity if self.nesterov else velocity
@@ -206,7 +249,7 @@ class MomentumUpdate(Update):
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         fields = (
-            _elements(outputs),
+            *self.rows(outputs[0]),
             ("nesterov", int(self.nesterov)),
             ("rate_scale", self.rate_scale),
             ("weight_decay", self.weight_decay),
@@ -217,7 +260,7 @@ class MomentumUpdate(Update):
 
 
 @dataclass(frozen=True)
-class AdamUpdate(Update):
+class AdamUpdate(OptimizerUpdate):
     """Adam (Kingma & Ba, 2015) or AdamW (Loshchilov & Hutter, 2019); inputs parameter, gradient and two averages.
 
     Attributes:
@@ -232,9 +275,10 @@ class AdamUpdate(Update):
     decoupled: bool
     rate_scale: float
 
-    def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
-        parameter, mean, square = present(inputs[0]), present(inputs[2]), present(inputs[3])
-        gradient = present(inputs[1]).reshape(parameter.shape)
+    def changed(
+        self, parameter: torch.Tensor, inputs: Sequence[torch.Tensor], state: TrainingState
+    ) -> tuple[torch.Tensor, ...]:
+        gradient, mean, square = inputs
         rate = self.rate_scale * state.learning_rate
         if self.decoupled:
             parameter = parameter * (1 - rate * self.weight_decay)
@@ -248,7 +292,7 @@ class AdamUpdate(Update):
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         fields = (
-            _elements(outputs),
+            *self.rows(outputs[0]),
             ("decoupled", int(self.decoupled)),
             ("rate_scale", self.rate_scale),
             ("weight_decay", self.weight_decay),

@@ -10,6 +10,7 @@ from lab.compiler.training_passes.pack_masks import pack_masks
 from lab.compiler.training_passes.precision import to_int8
 from lab.compiler.training_passes.prune import prune
 from lab.compiler.training_passes.recompute import recompute
+from lab.compiler.training_passes.sparse_update import sparse_update
 
 __all__ = [
     "fold_batch_norm",
@@ -18,5 +19,6 @@ __all__ = [
     "pack_masks",
     "prune",
     "recompute",
+    "sparse_update",
     "to_int8",
 ]

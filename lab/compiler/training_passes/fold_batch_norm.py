@@ -36,6 +36,8 @@ def fold_batch_norm(
         CompileError: with ``everything``, a batch norm that follows no layer of its own.
     """
     folded = copy.deepcopy(module).eval()
+    if not everything and not _frozen_norms(folded, trained):
+        return folded
     joint = export_inference(folded, example)
     for node in joint.nodes:
         if str(node.target) != NORM:
@@ -54,6 +56,12 @@ def fold_batch_norm(
         if everything or not names.intersection(trained):
             _fold(folded, layer, norm)
     return folded
+
+
+def _frozen_norms(module: nn.Module, trained: Collection[str]) -> list[str]:
+    """Batch norms without a trained parameter. Where there are none, the module need not be exported."""
+    norms = [name for name, child in module.named_modules() if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    return [name for name in norms if not {f"{name}.weight", f"{name}.bias"}.intersection(trained)]
 
 
 def _layer_before(joint: JointGraph, norm: FxNode) -> str | None:
