@@ -14,6 +14,7 @@ from lab.bench import Bench
 from lab.commands.baseline import baseline
 from lab.commands.bisect import bisect
 from lab.commands.compare import compare
+from lab.commands.compile import compile_command
 from lab.commands.nightly import heal, nightly
 from lab.commands.store import store as store_commands
 from lab.errors import LabError
@@ -207,6 +208,7 @@ main.add_command(mlperf)
 main.add_command(baseline)
 main.add_command(bisect)
 main.add_command(compare)
+main.add_command(compile_command)
 main.add_command(store_commands)
 main.add_command(nightly)
 device.add_command(heal)

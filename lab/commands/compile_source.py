@@ -1,0 +1,168 @@
+"""What ``lab compile`` is asked to compile: a network of the zoo, a function in a Python file, or a model file."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from lab.errors import CompileError
+
+if TYPE_CHECKING:
+    import torch
+
+ZOO_CALIBRATION = 32
+"""Random inputs that calibrate a network of the zoo, whose weights are random too."""
+EVERYTHING, LAST, BIAS = "all", "last", "bias"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A PyTorch network to compile.
+
+    Attributes:
+        name: C identifier of the model.
+        module: the network.
+        example: one batch of inputs.
+        calibration: inputs for int8, where the source brings them.
+    """
+
+    name: str
+    module: torch.nn.Module
+    example: torch.Tensor
+    calibration: torch.Tensor | None = None
+
+
+def is_function(model: str) -> bool:
+    """Whether MODEL names a function: ``path/to/file.py:function``."""
+    return model.rpartition(":")[0].endswith(".py")
+
+
+def from_zoo(name: str, batch: int, seed: int) -> Network:
+    """A network of the zoo with seeded random weights.
+
+    Raises:
+        CompileError: there is none of this name.
+    """
+    import torch
+
+    from lab.workloads.networks import ZOO
+
+    if name not in ZOO:
+        close = difflib.get_close_matches(name, ZOO, n=1)
+        raise CompileError(
+            f"MODEL is {name!r}; the zoo has no such network{f', did you mean {close[0]!r}?' if close else ''}",
+            hint=f"the zoo has {', '.join(ZOO)}; or give path/to/file.py:function, a .tflite or an .onnx file",
+        )
+    entry = ZOO[name]
+    torch.manual_seed(seed)
+    return Network(identifier(name), entry.build(), entry.example(batch, seed), entry.example(ZOO_CALIBRATION, seed))
+
+
+def from_function(model: str, input_shape: Sequence[int], batch: int, seed: int) -> Network:
+    """What a function of the user's returns: a module, or a module and an example input.
+
+    The function is called without arguments, after ``torch.manual_seed(seed)``; its file may import its neighbours.
+
+    Args:
+        model: ``path/to/file.py:function``.
+        input_shape: of one sample, where the function returns a module alone; the example is then random.
+        batch: samples of that example.
+        seed: of weights and example.
+
+    Raises:
+        CompileError: no such file or function, or it returns something else. What the user's own code raises comes
+            through as it is.
+    """
+    import torch
+
+    file, _, function = model.rpartition(":")
+    with _importable(Path(file)) as imported:
+        build = getattr(imported, function, None)
+        if not callable(build):
+            known = [name for name, value in vars(imported).items() if callable(value) and not name.startswith("_")]
+            raise CompileError(f"{file} has no function {function!r}", hint=f"it has: {', '.join(known) or 'none'}")
+        torch.manual_seed(seed)
+        made = build()
+    module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(module, torch.nn.Module):
+        raise CompileError(
+            f"{model} returned {type(made).__name__}", hint="return a torch.nn.Module, or (module, example input)"
+        )
+    if example is None and input_shape:
+        example = torch.randn(batch, *input_shape, generator=torch.Generator().manual_seed(seed))
+    if not isinstance(example, torch.Tensor):
+        raise CompileError(
+            f"{model} returned a module without an example input",
+            hint="return (module, example), or give --input-shape, such as 1,28,28 for one sample",
+        )
+    return Network(identifier(function), module, example)
+
+
+@contextmanager
+def _importable(path: Path) -> Iterator[ModuleType]:
+    """The module in a Python file, with its folder on the path as for a script."""
+    if not path.is_file():
+        raise CompileError(f"there is no file {path}", hint="give path/to/file.py:function")
+    spec = importlib.util.spec_from_file_location(f"lab_user_{identifier(path.stem)}", path)
+    if spec is None or spec.loader is None:
+        raise CompileError(f"{path} cannot be imported", hint="it must be a Python file")
+    imported = importlib.util.module_from_spec(spec)
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(imported)
+        yield imported
+    except SyntaxError as error:
+        raise CompileError(f"{path} is no valid Python: line {error.lineno}: {error.msg}") from error
+    except ImportError as error:
+        raise CompileError(f"{path} cannot be imported: {error}", hint="install what it imports") from error
+    finally:
+        sys.path.remove(folder)
+
+
+def identifier(name: str) -> str:
+    """A C identifier near a name."""
+    plain = "".join(one if one.isascii() and one.isalnum() else "_" for one in name)
+    return plain if plain[:1].isalpha() or plain.startswith("_") else f"model_{plain}"
+
+
+def selected(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The parameters that patterns name, in the order of ``names``.
+
+    Args:
+        patterns: full names; globs (``blocks.3.*``); ``all``; ``last``, the layer that owns the last parameter;
+            ``bias``, every parameter of that name. A pattern may hold several, parted by commas.
+        names: of the network's parameters.
+
+    Raises:
+        CompileError: a pattern that names nothing.
+    """
+    chosen: set[str] = set()
+    for pattern in (part.strip() for one in patterns for part in one.split(",")):
+        found = [name for name in names if _matches(pattern, name, names[-1])]
+        if not found:
+            close = difflib.get_close_matches(pattern, names, n=1)
+            raise CompileError(
+                f"--train {pattern!r} names no parameter{f', did you mean {close[0]!r}?' if close else ''}",
+                hint=f"names, globs, {EVERYTHING}, {LAST} or {BIAS}; the parameters are {', '.join(names) or 'none'}",
+            )
+        chosen.update(found)
+    return [name for name in names if name in chosen]
+
+
+def _matches(pattern: str, name: str, last: str) -> bool:
+    if pattern == EVERYTHING:
+        return True
+    if pattern == LAST:
+        return name.rpartition(".")[0] == last.rpartition(".")[0]
+    if pattern == BIAS:
+        return name.rpartition(".")[2] == BIAS
+    return fnmatchcase(name, pattern)
