@@ -47,6 +47,8 @@ def render_markdown(
     if night is not None:
         lines += _troubles("Failed", [cell for cell in night.cells if cell.verdict == "failed"])
         lines += _troubles("The bench", [cell for cell in night.cells if cell.verdict not in ("passed", "failed")])
+        mended = [cell for cell in night.cells if cell.verdict == "passed" and cell.retries]
+        lines += _troubles("The bench, mended by a retry", mended)
         lines += _matrix(night)
     lines += _figures(runs)
     return _cut(lines)

@@ -21,7 +21,6 @@ WORDS: Mapping[Verdict, str] = {
 """What is said of cells with each verdict."""
 
 
-
 @dataclass(frozen=True)
 class NightCell:
     """One cell of the matrix.

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pytest
 import yaml
 from helpers.listeners import MailServer, Webhook
 from helpers.sandbox import environment
@@ -70,6 +72,7 @@ def _gitlab_commands() -> list[str]:
 
 
 @needs_qemu
+@pytest.mark.timeout(900)  # where no other test has done so before, this one trains the network
 def test_the_commands_of_the_ci_examples(tmp_path: Path) -> None:
     """All but the first two, which have run already, or there would be no lab in .venv to run these."""
     install, setup, *ours = _github_commands()
@@ -174,6 +177,48 @@ def _check_pages(folder: Path, said: str) -> None:
         ("m7", "tiny (refused)", True),
     ]
     assert "accuracy 0.1 is below its floor" in (page.parent / "summary.md").read_text()
+
+
+# Stands before the real one on the path. An instance is a start with -M; the health check is the first of a machine.
+_MORTAL_QEMU = """\
+#!/bin/sh
+[ "$1" = -M ] || exec "{qemu}" "$@"
+started=$(ls "{folder}" | grep -c "^$2")
+: > "{folder}/$2-$started"
+case "$2-$started" in
+  mps2-an386-1 | mps2-an500-[1-9]*) echo "killed for lack of memory" >&2; exit 137 ;;
+esac
+exec "{qemu}" "$@"
+"""
+
+
+@needs_qemu
+def test_an_emulator_that_dies_is_tried_again_and_is_not_the_products_fault(tmp_path: Path) -> None:
+    """That of m4f dies once, that of m7 whenever a cell is run on it."""
+    (starts := tmp_path / "starts").mkdir()
+    (programs := tmp_path / "bin").mkdir()
+    mortal = programs / "qemu-system-arm"
+    mortal.write_text(_MORTAL_QEMU.format(qemu=shutil.which("qemu-system-arm"), folder=starts))
+    mortal.chmod(0o755)
+    path = _config(tmp_path, "retries: 1")
+    path.write_text(path.read_text().replace(', variants: ["", refused]', ""))
+    done = _nightly(tmp_path, "--config", str(path), PATH=f"{programs}:{os.environ['PATH']}")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "1 of 2 cells passed, 1 stopped by the bench" in done.stdout
+    page = Path(re.findall(r"^report: (.*)$", done.stdout, re.MULTILINE)[0])
+    suite = ET.parse(page.parent / "junit.xml").getroot().find("testsuite")
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "0", "1")
+    again, dead = suite.iter("testcase")
+    assert (again.get("classname"), again.find("error")) == ("m4f", None)
+    assert "killed for lack of memory" in (dead.findtext("error") or "")
+    assert all("tried again: " in (case.findtext("system-out") or "") for case in (again, dead))
+    assert (page.parent / "summary.md").read_text().count("tried again after") == 2
+    with Store(tmp_path / "store") as store:
+        assert [run.provenance.device for run in store.runs() if run.status == "passed"] == ["m4f"]
+    last = newest(tmp_path / "store")
+    assert last is not None
+    assert [one.attempts for one in last.progress.outcomes.values()] == [2, 2]
 
 
 @needs_qemu

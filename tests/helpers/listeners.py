@@ -11,14 +11,13 @@ from typing import Self
 class _Served:
     """Serves in a thread while the context lasts."""
 
-    def __init__(self, server: socketserver.BaseServer) -> None:
+    def __init__(self, server: socketserver.TCPServer) -> None:
         self._server = server
         self._thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
 
     @property
     def port(self) -> int:
-        address = self._server.server_address
-        return int(address[1])
+        return self._server.server_address[1]
 
     def __enter__(self) -> Self:
         self._thread.start()

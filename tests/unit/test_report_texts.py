@@ -68,6 +68,16 @@ def test_markdown_of_a_night_keeps_product_and_bench_apart() -> None:
     assert failed < told.index("accuracy 0.1") < bench < told.index("port \\| gone") < told.index("probe gone")
     assert "long story" not in told
     assert "**0 of 2 cells passed, 1 failed, 1 stopped by the bench**" in told
+    assert "### The bench, mended by a retry" not in told
+
+
+def test_markdown_of_a_night_lists_what_passed_on_a_retry_apart() -> None:
+    runs = [run_of(M4F, 1), run_of(RACK, 1)]
+    told = render_markdown(runs, night=night(cell(runs[0]), cell(runs[1], retries=("probe gone",))))
+    mended = told.split("### The bench, mended by a retry")[1]
+    assert re.search(rf"- ✅ {RACK.device} · \S+ passed\n  - tried again after `probe gone`", mended)
+    assert told.count("tried again") == 1
+    assert "### The bench\n" not in told
 
 
 @given(st.text(max_size=60))
