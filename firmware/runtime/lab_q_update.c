@@ -5,8 +5,9 @@
 
 /* What both versions of update_byte do: the weight in *byte, which lies there with its bits changed by `flip`, loses
  * `step`, in 2^-LAB_RANDOM_BITS; *random moves on to the next weight's number; *below gains what the weight moved, less
- * one. */
-#if LAB_F32_THUMB_FPU && defined(__ARM_FEATURE_DSP)
+ * one.
+ * Without optimisation compilers run out of registers for the assembly. */
+#if LAB_F32_THUMB_FPU && defined(__ARM_FEATURE_DSP) && defined(__OPTIMIZE__)
 
 #include "arm/lab_q_update_arm.h"
 

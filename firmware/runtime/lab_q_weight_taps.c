@@ -96,19 +96,16 @@ static void add_panel(block_t *block, const tap_t *tap, const float *panel, int3
     block->start_step = 16;
 }
 
-/* Adds one image's pixels, as many whole rows at a time as the panel holds. */
+/* Adds one image's pixels: as many whole rows at a time as the panel holds, or pieces of one. */
 static void add_image(block_t *block, const tap_t *tap)
 {
     float panel[4 * PANEL_PIXELS];
-    const int32_t inner = tap->x.count < PANEL_PIXELS ? tap->x.count : PANEL_PIXELS;
-    if (inner == 0) {
-        return;
-    }
-    for (int32_t x = 0; x < tap->x.count; x += inner) {
-        const int32_t width = tap->x.count - x < inner ? tap->x.count - x : inner;
-        const int32_t outer = PANEL_PIXELS / width;
-        for (int32_t y = 0; y < tap->y.count; y += outer) {
-            const int32_t height = tap->y.count - y < outer ? tap->y.count - y : outer;
+    const int32_t columns = tap->x.count;
+    const int32_t most_rows = columns <= PANEL_PIXELS && columns > 0 ? PANEL_PIXELS / columns : 1;
+    for (int32_t y = 0; y < tap->y.count; y += most_rows) {
+        const int32_t height = tap->y.count - y < most_rows ? tap->y.count - y : most_rows;
+        for (int32_t x = 0; x < columns; x += PANEL_PIXELS) {
+            const int32_t width = columns - x < PANEL_PIXELS ? columns - x : PANEL_PIXELS;
             float *end = panel;
             for (int32_t i = 0; i < height; i++) {
                 const int32_t pixel = tap->input_first + (y + i) * tap->input_y + x * tap->input_x;

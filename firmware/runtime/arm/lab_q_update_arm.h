@@ -15,7 +15,7 @@ static inline void update_byte(int8_t *byte, int32_t flip, float step, uint32_t 
             "eor %[mixed], %[mixed], %[mixed], lsr #13\n"
             "mul %[mixed], %[mixed], %[second]\n"
             "eor %[mixed], %[mixed], %[mixed], lsr #16\n"
-            "add %[place], %[place], %[stride]\n"
+            "add %[place], %[place], %[first]\n"
             "ldrsb %[weight], %[byte]\n"
             "eor %[weight], %[weight], %[flip]\n"
             "bfi %[mixed], %[weight], #24, #8\n"
@@ -27,9 +27,9 @@ static inline void update_byte(int8_t *byte, int32_t flip, float step, uint32_t 
             "sxtab %[sum], %[sum], %[mixed], ror #24\n"
             "sxtab %[mixed], %[stored], %[mixed], ror #24\n"
             "strb %[mixed], %[byte]\n"
-            : [mixed] "=&r"(mixed), [weight] "=&r"(weight), [place] "+r"(place), [sum] "+r"(sum), [step] "+t"(step),
-              [byte] "+m"(*byte)
-            : [flip] "r"(flip), [stored] "r"(1 + flip), [stride] "r"(LAB_RANDOM_STRIDE), [first] "r"(LAB_RANDOM_FIRST),
+            : [mixed] "=&r"(mixed), [weight] "=&r"(weight), [place] "+&r"(place), [sum] "+&r"(sum),
+              [step] "+&t"(step), [byte] "+m"(*byte)
+            : [flip] "r"(flip), [stored] "r"(1 + flip), [first] "r"(LAB_RANDOM_FIRST),
               [second] "r"(LAB_RANDOM_SECOND), [level] "r"(1 << LAB_RANDOM_BITS));
     *random = place;
     *below = sum;

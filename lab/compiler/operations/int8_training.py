@@ -203,7 +203,7 @@ def random_step(state: TrainingState) -> int:
 def random_at(key: int, index: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
     """``lab_random_at`` of ``firmware/runtime/lab_random.h``: uniform in [0, 2^24)."""
     with np.errstate(over="ignore"):
-        value = np.uint32(key) + index * np.uint32(0x9E3779B9)
+        value = np.uint32(key) + index * np.uint32(0x85EBCA6B)
         for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
             value ^= value >> np.uint32(shift)
             value *= np.uint32(factor)
