@@ -123,6 +123,17 @@ def test_the_systemd_units_call_what_there_is() -> None:
     assert units["timer"]["Timer"]["Persistent"] == "true"
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_has_nothing_to_say_about_the_units(tmp_path: Path) -> None:
+    """Only the place of the lab is changed, since systemd looks whether the program is there."""
+    for kind in ("service", "timer"):
+        text = (EXAMPLES / f"lab-nightly.{kind}").read_text()
+        (tmp_path / f"lab-nightly.{kind}").write_text(text.replace("%h/lab/.venv", str(Path(sys.prefix))))
+    command = ["systemd-analyze", "verify", "--man=no", "lab-nightly.timer", "lab-nightly.service"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
 # end to end
 
 
