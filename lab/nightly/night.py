@@ -236,8 +236,6 @@ class Night:
 
     def _watch(self, device: Device, outcome: Outcome) -> None:
         """Count cells in a row that the bench failed; a device that goes on like this costs the others their time."""
-        if outcome.verdict in ("unavailable", "unreached"):
-            return
         count = self._troubles_in_a_row.get(device.name, 0) + 1 if outcome.verdict == "infrastructure" else 0
         self._troubles_in_a_row[device.name] = count
         if count == self._plan.config.quarantine_after:

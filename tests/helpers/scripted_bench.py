@@ -17,6 +17,7 @@ devices:
   left: {board: nucleo-f446re, serial: {by_id: "1"}, tags: [pair]}
   right: {board: nucleo-f446re, serial: {by_id: "2"}, tags: [pair]}
   m4f: {board: mps2-an386, emulated: true, tags: [ci]}
+  twin: {board: mps2-an386, emulated: true, tags: [ci]}
 """
 
 
@@ -31,7 +32,7 @@ def provenance(cell: Cell) -> Provenance:
 
 
 def devices(folder: Path) -> dict[str, Device]:
-    """The devices of :data:`BENCH`: two boards of one kind and an emulator."""
+    """The devices of :data:`BENCH`: two boards of one kind and two emulators of another."""
     path = folder / "bench.yaml"
     path.write_text(BENCH)
     boards = folder / "boards"

@@ -143,6 +143,7 @@ def test_a_sick_device_is_quarantined_with_its_reason_and_the_others_go_on(tmp_p
     outcomes = night(tmp_path, bench, what)
     assert verdicts(outcomes) == {"left/a": "unavailable", "right/a": "passed"}
     assert bench.calls == ["check left"] * 3 + ["check right", "right/a"]
+    assert bench.slept == [7.0] * 2
     assert "no answer on the port" in outcomes["left/a"].message
     assert quarantined(tmp_path)["left"].reason == "no answer on the port"
 
@@ -179,6 +180,13 @@ def test_an_emulator_is_never_quarantined_for_good(tmp_path: Path) -> None:
     bench = ScriptedBench(health={"m4f": [EmulatorError("cannot start")] * 3})
     outcomes = night(tmp_path, bench, plan(cells(tmp_path, "m4f/a"), retries=2))
     assert verdicts(outcomes) == {"m4f/a": "unavailable"}
+    assert quarantined(tmp_path) == {}
+
+
+def test_an_emulator_that_does_not_start_the_image_leaves_it_to_the_cell(tmp_path: Path) -> None:
+    bench = ScriptedBench(health={"m4f": [Hang("silent")]}, script={"m4f/a": [Hang("silent")]})
+    outcomes = night(tmp_path, bench, plan(cells(tmp_path, "m4f/a", "twin/a")))
+    assert verdicts(outcomes) == {"m4f/a": "failed", "twin/a": "passed"}
     assert quarantined(tmp_path) == {}
 
 
@@ -328,6 +336,16 @@ def test_wherever_it_is_killed_every_cell_is_passed_once_and_none_is_forgotten(
     assert last is not None
     assert last.progress.closed
     assert last.progress.outcomes == outcomes
+
+
+def test_a_device_that_is_back_when_the_night_goes_on_takes_part_again(tmp_path: Path) -> None:
+    what = plan(cells(tmp_path, "right/a", "left/a"))
+    with pytest.raises(Killed):
+        night(tmp_path, ScriptedBench(gone={"left": "not attached"}, script={"right/a": [Killed()]}), what)
+    broken = newest(tmp_path)
+    assert broken is not None
+    assert broken.progress.health == {"left": "not attached"}
+    assert verdicts(night(tmp_path, ScriptedBench(), what)) == {"right/a": "passed", "left/a": "passed"}
 
 
 def test_a_run_that_was_stored_just_before_the_crash_is_not_run_again(tmp_path: Path) -> None:
