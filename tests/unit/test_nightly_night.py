@@ -167,7 +167,7 @@ def test_a_board_that_alone_of_its_kind_does_not_start_is_sick(tmp_path: Path) -
 
 
 def test_where_no_board_of_a_kind_starts_the_image_is_the_suspect(tmp_path: Path) -> None:
-    broken = [Hang("silent"), Hang("silent")]
+    broken: list[BaseException | None] = [Hang("silent")]
     bench = ScriptedBench(
         health={"left": broken[:1], "right": broken[:1]}, script={"left/a": broken[:1], "right/a": broken[:1]}
     )
@@ -216,6 +216,16 @@ def test_a_device_that_fails_cell_after_cell_is_taken_out(tmp_path: Path) -> Non
     outcomes = night(tmp_path, bench, what)
     assert list(verdicts(outcomes).values()) == ["passed", "infrastructure", "infrastructure", "unavailable", "passed"]
     assert "2 cells in a row" in quarantined(tmp_path)["left"].reason
+
+
+def test_what_the_product_does_wrong_again_and_again_takes_no_device_out(tmp_path: Path) -> None:
+    wrong: dict[str, list[BaseException | None]] = {
+        "left/a": [WorkloadError("wrong")], "left/b": [Hang("silent")], "left/c": [TransportError("port gone")],
+    }  # fmt: skip
+    what = plan(cells(tmp_path, "left/a", "left/b", "left/c", "left/d"), retries=0, quarantine_after=2)
+    outcomes = night(tmp_path, ScriptedBench(script=wrong), what)
+    assert list(verdicts(outcomes).values()) == ["failed", "failed", "infrastructure", "passed"]
+    assert quarantined(tmp_path) == {}
 
 
 def test_the_quarantine_survives_others_and_damage_is_named(tmp_path: Path) -> None:
