@@ -210,7 +210,7 @@ def test_an_unplugged_or_held_device_is_not_sick(tmp_path: Path) -> None:
 
 
 def test_a_device_that_fails_cell_after_cell_is_taken_out(tmp_path: Path) -> None:
-    dead = [TransportError("port gone")] * 9
+    dead: list[BaseException | None] = [TransportError("port gone")] * 9
     bench = ScriptedBench(script={"left/a": [None], "left/b": dead[:], "left/c": dead[:], "left/d": dead[:]})
     what = plan(cells(tmp_path, "left/a", "left/b", "left/c", "left/d", "right/a"), retries=0, quarantine_after=2)
     outcomes = night(tmp_path, bench, what)
@@ -378,6 +378,15 @@ def test_a_cell_that_kills_the_controller_twice_is_left_alone(tmp_path: Path) ->
     outcomes = night(tmp_path, bench, what)
     assert verdicts(outcomes) == {"m4f/a": "infrastructure", "m4f/b": "passed"}
     assert "died 2 times" in outcomes["m4f/a"].message
+
+
+def test_what_was_tried_again_is_no_death_of_the_controller(tmp_path: Path) -> None:
+    bench = ScriptedBench(script={"m4f/a": [EmulatorError("QEMU died"), Killed(), None]})
+    what = plan(cells(tmp_path, "m4f/a"))
+    with pytest.raises(Killed):
+        night(tmp_path, bench, what)
+    outcome = night(tmp_path, bench, what)["m4f/a"]
+    assert (outcome.verdict, outcome.attempts, outcome.retries) == ("passed", 3, ("QEMU died",))
 
 
 def test_another_plan_commit_or_day_begins_a_new_night(tmp_path: Path) -> None:
