@@ -7,7 +7,7 @@ dense tensor behind it, and only an operation that needs another order pays for 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -382,6 +382,7 @@ def lower(joint: JointGraph) -> Program:
     loss = builder.results[joint.loss] if joint.loss is not None else None
     finish = Call(joint.output, "output", "output", Source(""), "forward", builder)
     result = finish.ordered(output, tuple(range(len(output.shape)))).tensor
+    builder.tensors[result] = replace(builder.tensors[result], shape=output.shape)
     gradients = {name: _gradient(builder, name, node) for name, node in joint.gradients.items()}
     return Program(
         builder.tensors,

@@ -27,6 +27,7 @@ from lab.compiler.training_passes import (
     fold_batch_norm,
     fuse_activation,
     immediate_update,
+    keep_output,
     pack_masks,
     prune,
     recompute,
@@ -148,7 +149,7 @@ def compile_training(
     program = fuse_activation(prune(lower(export_training(module, example, labels, loss, names))))
     if precision == "int8":
         program = prune(to_int8(program, _samples(calibration, example)))
-    program = add_updates(pack_masks(program), optimizer)
+    program = add_updates(pack_masks(keep_output(program)), optimizer)
     if immediate:
         program = immediate_update(program)
     if isinstance(train, Mapping):

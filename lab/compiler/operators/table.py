@@ -51,7 +51,7 @@ class Table(Operator):
         if np.isnan(real).any():
             raise CompileError(
                 f"{self.function.kind} is not defined on all of its input's int8 range",
-                hint="use precision='float32', or clamp its input",
+                hint="use precision='float32'",
             )
         scaled = real / output.scale
         # Half away from zero, as TFLite rounds its tables.

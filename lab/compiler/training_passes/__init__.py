@@ -6,6 +6,7 @@ The numbers stay unchanged unless the pass says so; :mod:`~lab.compiler.training
 from lab.compiler.training_passes.fold_batch_norm import fold_batch_norm
 from lab.compiler.training_passes.fuse_activation import fuse_activation
 from lab.compiler.training_passes.immediate_update import immediate_update
+from lab.compiler.training_passes.keep_output import keep_output
 from lab.compiler.training_passes.pack_masks import pack_masks
 from lab.compiler.training_passes.precision import to_int8
 from lab.compiler.training_passes.prune import prune
@@ -16,6 +17,7 @@ __all__ = [
     "fold_batch_norm",
     "fuse_activation",
     "immediate_update",
+    "keep_output",
     "pack_masks",
     "prune",
     "recompute",

@@ -37,7 +37,7 @@ class PlainLayer:
 
     Attributes:
         operator: the layer.
-        inputs, output: shapes as it sees them, (H, W, C) or (F,).
+        inputs, output: shapes as it sees them, (H, W, C) or, where only the size matters, (F,).
         clamp: clamp of its output, whose gradient reads the int8 value.
     """
 
@@ -50,8 +50,8 @@ class PlainLayer:
 def plain_layer(program: Program, step: Step) -> PlainLayer | None:
     """The int8 layer an operation is, ``None`` where there is none."""
     operation = step.operation
-    inputs = tuple(program.tensors[name].shape[1:] for name in step.inputs if name)
-    output = program.tensors[step.outputs[0]].shape[1:]
+    output: Shape = (program.tensors[step.outputs[0]].elements,)
+    inputs = tuple(output for name in step.inputs if name)
     if isinstance(operation, ClampedSum):
         return PlainLayer(Add(operation.activation), inputs, output, operation.activation)
     if type(operation) is Binary and operation.function == "sum" and len(inputs) == 2:

@@ -247,7 +247,7 @@ def _quantize_write(work: _Int8, step: Step, operation: StridedWrite) -> None:
         part = work.tensors[inputs[0]]
         rescaled = f"{step.name}.rescale"
         layer = QuantizedRescale(source, affine, source.scale / affine.scale)
-        shape = part.shape[1:]
+        shape = (part.elements,)
         work.tensors[rescaled] = replace(part, name=rescaled, kind="activation", affine=affine)
         work.steps.append(
             Step(rescaled, Int8InPlace(layer, (shape,), shape), inputs[:1], (rescaled,), "forward", step.source)
