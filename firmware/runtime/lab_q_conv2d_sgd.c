@@ -7,6 +7,8 @@ void lab_q_conv2d_sgd(const lab_q_conv2d_sgd_t *sgd, int32_t *weights, const flo
 {
     const lab_f32_conv2d_t *const layer = &sgd->layer;
     const int32_t channels = layer->input_channels / layer->groups;
+    /* With groups the slice is everything. */
+    const int32_t columns = sgd->channel_count / layer->groups;
     const int32_t taps = layer->kernel_height * layer->kernel_width;
     const lab_q_update_rows_t update = {
         .weights = weights,
@@ -26,10 +28,10 @@ void lab_q_conv2d_sgd(const lab_q_conv2d_sgd_t *sgd, int32_t *weights, const flo
                 .row_index = {output * taps * channels + tap * channels, 0, 0, 0},
                 .row = output,
                 .row_end = 1,
-                .column_end = sgd->channel_count,
+                .column_end = columns,
             };
             lab_q_update_rows(&update, gradient, &place);
-            gradient += sgd->channel_count;
+            gradient += columns;
         }
     }
 }

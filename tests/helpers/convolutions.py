@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -155,3 +156,52 @@ def convolutions(draw: st.DrawFn, depthwise: bool | None = None) -> Convolution:
 def normal(generator: np.random.Generator, *shape: int) -> Float:
     """Standard normal float32."""
     return generator.standard_normal(shape).astype(np.float32)
+
+
+def check_within(found: Float, expected: Double, bound: Double) -> None:
+    """Every element is within its bound."""
+    excess = np.abs(found - expected) - bound
+    assert (excess <= 0).all(), f"off by up to {excess.max()} more than float32 allows"
+
+
+def padded(layer: Convolution, x: Float) -> Float:
+    """The input with its padding, and more zeros behind for windows that reach further."""
+    (top, bottom), (left, right) = layer.padding
+    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+
+
+def window(layer: Convolution, x: Float, tap: tuple[int, int]) -> Float:
+    """What a tap meets at every output pixel, of the padded input."""
+    height, width = layer.output_size
+    y, at = (tap[axis] * layer.dilation[axis] for axis in (0, 1))
+    return x[:, y :: layer.stride[0], at :: layer.stride[1]][:, :height, :width]
+
+
+def weight_gradient_in_order(layer: Convolution, x: Float, gradient: Float) -> Float:
+    """The float32 weight gradient: sums over batch, output rows, output columns, one product at a time."""
+    shifted = padded(layer, x)
+    share, own = layer.inputs // layer.groups, layer.outputs // layer.groups
+    total = np.zeros(layer.weight_shape, np.float32)
+    for tap in product(range(layer.kernel[0]), range(layer.kernel[1])):
+        values = window(layer, shifted, tap)
+        for at in np.ndindex(*layer.output_shape[:3]):
+            if layer.depthwise:
+                total[tap] = total[tap] + values[at] * gradient[at]
+                continue
+            groups = values[at].reshape(layer.groups, share)
+            rows = gradient[at][:, None] * np.repeat(groups, own, axis=0)
+            total[:, tap[0], tap[1]] = total[:, tap[0], tap[1]] + rows
+    return total
+
+
+@st.composite
+def slices(draw: st.DrawFn, layer: Convolution) -> tuple[int, int, int, int]:
+    """First input channel, their number, first output channel, their number; everything with groups."""
+    if layer.groups > 1 and not layer.depthwise:
+        return 0, layer.inputs, 0, layer.outputs
+    first = draw(st.integers(0, layer.inputs - 1))
+    count = draw(st.integers(1, layer.inputs - first))
+    if layer.depthwise:
+        return first, count, 0, 0
+    first_output = draw(st.integers(0, layer.outputs - 1))
+    return first, count, first_output, draw(st.integers(1, layer.outputs - first_output))

@@ -27,7 +27,9 @@ _KINDS: Mapping[str, type[ctypes.c_int32] | type[ctypes.c_float] | type[ctypes.c
     "float": ctypes.c_float,
     "*": ctypes.c_void_p,
 }
-_OWN = re.compile(r"lab_(q_|f32_(matmul|conv2d|depthwise|channel|tile|sink|product|gather|weight_taps|axpy|zeros))")
+_OWN = re.compile(
+    r"lab_(q_|dequantize|f32_(matmul|conv2d|depthwise|channel|tile|sink|product|gather|weight_taps|axpy|zeros))"
+)
 
 
 class State(ctypes.Structure):

@@ -8,7 +8,17 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from helpers.convolutions import UNIT, Convolution, Double, convolutions, normal
+from helpers.convolutions import (
+    UNIT,
+    Convolution,
+    check_within,
+    convolutions,
+    normal,
+    padded,
+    slices,
+    weight_gradient_in_order,
+    window,
+)
 from helpers.training_kernels import Field, Float, Kernels, State
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,11 +46,6 @@ def unset(*shape: int) -> Float:
     return np.full(shape, np.nan, np.float32)
 
 
-def check(found: Float, expected: Double, bound: Double) -> None:
-    excess = np.abs(found - expected) - bound
-    assert (excess <= 0).all(), f"off by up to {excess.max()} more than float32 allows"
-
-
 @EXAMPLES
 @given(layer=convolutions(), seed=SEEDS, has_bias=st.booleans(), minimum=st.sampled_from([-math.inf, 0.0]),
        maximum=st.sampled_from([math.inf, 6.0]))  # fmt: skip
@@ -54,7 +59,7 @@ def test_forward(
     expected, bound = layer.references(x, weight, gradient)[0], layer.error_bounds(x, weight, gradient)[0]
     if bias is not None:
         expected, bound = expected + bias, bound + 4 * UNIT * np.abs(bias) * math.prod(layer.kernel)
-    check(output, np.clip(expected, minimum, maximum), bound)
+    check_within(output, np.clip(expected, minimum, maximum), bound)
 
 
 @EXAMPLES
@@ -65,21 +70,8 @@ def test_gradients(kernels: Kernels, layer: Convolution, seed: int) -> None:
     kernels.call(f"lab_f32_{layer.name}_input_gradient", layer.fields(), gradient, weight, by_input)
     kernels.call(f"lab_f32_{layer.name}_weight_gradient", layer.fields(), x, gradient, by_weight)
     expected, bounds = layer.references(x, weight, gradient), layer.error_bounds(x, weight, gradient)
-    check(by_input, expected[1], bounds[1])
-    check(by_weight, expected[2], bounds[2])
-
-
-def padded(layer: Convolution, x: Float) -> Float:
-    """The input with its padding, and more zeros behind for windows that reach further."""
-    (top, bottom), (left, right) = layer.padding
-    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-
-
-def window(layer: Convolution, x: Float, tap: tuple[int, int]) -> Float:
-    """What a tap meets at every output pixel, of the padded input."""
-    height, width = layer.output_size
-    y, at = (tap[axis] * layer.dilation[axis] for axis in (0, 1))
-    return x[:, y :: layer.stride[0], at :: layer.stride[1]][:, :height, :width]
+    check_within(by_input, expected[1], bounds[1])
+    check_within(by_weight, expected[2], bounds[2])
 
 
 def forward_in_order(layer: Convolution, x: Float, weight: Float, bias: Float) -> Float:
@@ -109,23 +101,6 @@ def test_the_forward_pass_sums_in_the_documented_order(kernels: Kernels, layer: 
     output = unset(*layer.output_shape)
     kernels.call(f"lab_f32_{layer.name}", layer.fields(), x, weight, bias, output)
     np.testing.assert_array_equal(output, forward_in_order(layer, x, weight, bias))
-
-
-def weight_gradient_in_order(layer: Convolution, x: Float, gradient: Float) -> Float:
-    """Batch, output rows, output columns, one product at a time."""
-    shifted = padded(layer, x)
-    share, own = layer.inputs // layer.groups, layer.outputs // layer.groups
-    total = np.zeros(layer.weight_shape, np.float32)
-    for tap in product(range(layer.kernel[0]), range(layer.kernel[1])):
-        values = window(layer, shifted, tap)
-        for at in np.ndindex(*layer.output_shape[:3]):
-            if layer.depthwise:
-                total[tap] = total[tap] + values[at] * gradient[at]
-                continue
-            groups = values[at].reshape(layer.groups, share)
-            rows = gradient[at][:, None] * np.repeat(groups, own, axis=0)
-            total[:, tap[0], tap[1]] = total[:, tap[0], tap[1]] + rows
-    return total
 
 
 @settings(max_examples=25, deadline=None)
@@ -160,19 +135,6 @@ def test_input_gradients_sum_in_the_documented_order(kernels: Kernels, layer: Co
     np.testing.assert_array_equal(by_input, total[:, top : top + height, left : left + width])
 
 
-@st.composite
-def slices(draw: st.DrawFn, layer: Convolution) -> tuple[int, int, int, int]:
-    """First input channel, their number, first output channel, their number; everything with groups."""
-    if layer.groups > 1 and not layer.depthwise:
-        return 0, layer.inputs, 0, layer.outputs
-    first = draw(st.integers(0, layer.inputs - 1))
-    count = draw(st.integers(1, layer.inputs - first))
-    if layer.depthwise:
-        return first, count, 0, 0
-    first_output = draw(st.integers(0, layer.outputs - 1))
-    return first, count, first_output, draw(st.integers(1, layer.outputs - first_output))
-
-
 @EXAMPLES
 @given(data=st.data(), layer=convolutions(), seed=SEEDS, weight_decay=st.sampled_from([0.0, 0.01]))
 def test_weight_updates_are_those_of_sgd(
@@ -198,7 +160,7 @@ def test_weight_updates_are_those_of_sgd(
     parameter.grad = torch.tensor(layer.references(x, weight, gradient)[2])
     torch.optim.SGD([parameter], lr=0.1, weight_decay=weight_decay).step()
     expected, bound = parameter.detach().numpy(), 0.11 * layer.error_bounds(x, weight, gradient)[2] + 4e-7
-    check(updated[chosen], expected[chosen], bound[chosen] + 1e-6 * np.abs(expected[chosen] - weight[chosen]))
+    check_within(updated[chosen], expected[chosen], bound[chosen] + 1e-6 * np.abs(expected[chosen] - weight[chosen]))
     frozen = np.ones(weight.shape, bool)
     frozen[chosen] = False
     np.testing.assert_array_equal(updated[frozen].view(np.int32), weight[frozen].view(np.int32))
@@ -232,4 +194,4 @@ def test_bias_gradients_and_updates(kernels: Kernels, rows: int, channels: int, 
     fields: dict[str, Field] = {"rows": rows, "channels": channels, "weight_decay": 0.1, "rate_scale": 0.5}
     kernels.call("lab_f32_channel_sum_sgd", fields, gradient, bias, state=State(0.2, 1, 1))
     expected = before - 0.1 * (gradient.sum(0, dtype=np.float64) + 0.1 * before)
-    check(bias, expected, 0.1 * rows * UNIT * np.abs(gradient).sum(0) + 1e-6)
+    check_within(bias, expected, 0.1 * rows * UNIT * np.abs(gradient).sum(0) + 1e-6)
