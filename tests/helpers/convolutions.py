@@ -95,7 +95,7 @@ class Convolution:
         y = torch.nn.functional.conv2d(padded, filters, None, self.stride, 0, self.dilation, self.groups)
         return y.permute(0, 2, 3, 1)
 
-    def references(self, x: Float, weight: Float, gradient: Float) -> tuple[Double, Double, Double]:
+    def references(self, x: Float | Double, weight: Float | Double, gradient: Float) -> tuple[Double, Double, Double]:
         """Output, input gradient and weight gradient in float64, by PyTorch's autograd."""
         inputs = torch.tensor(x, dtype=torch.float64, requires_grad=True)
         weights = torch.tensor(weight, dtype=torch.float64, requires_grad=True)
@@ -103,7 +103,7 @@ class Convolution:
         by_input, by_weight = torch.autograd.grad(y, (inputs, weights), torch.tensor(gradient, dtype=torch.float64))
         return y.detach().numpy(), by_input.numpy(), by_weight.numpy()
 
-    def error_bounds(self, x: Float, weight: Float, gradient: Float) -> tuple[Double, Double, Double]:
+    def error_bounds(self, x: Float | Double, weight: Float | Double, gradient: Float) -> tuple[Double, Double, Double]:
         """What float32 sums in any order, contracted or not, can be off the three references.
 
         A sum of n products is off by at most n u / (1 - n u) times the sum of their magnitudes (Higham 2002, section

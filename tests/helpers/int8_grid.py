@@ -50,7 +50,7 @@ def pack(weight: Int8) -> Int32:
     return np.frombuffer(bytes(octets), "<i4").astype(np.int32)
 
 
-def unpack(stored: Int32, outputs: int, inputs: int) -> Int8:
+def unpack(stored: Int8 | Int32, outputs: int, inputs: int) -> Int8:
     """Inverse of :func:`pack`."""
     octets = stored.astype("<i4").tobytes()
     words = -(-inputs // 4) * 2

@@ -144,6 +144,7 @@ def test_weight_updates_are_those_of_sgd(
     x, weight, gradient = tensors(layer, seed)
     first, count, first_output, output_count = data.draw(slices(layer))
     fields: dict[str, Field] = {"first_channel": first, "channel_count": count}
+    chosen: tuple[slice, ...]
     if layer.depthwise:
         chosen = (slice(None), slice(None), slice(first, first + count))
     else:
