@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from lab.compiler.model import BufferPlan
-from lab.compiler.offsets import Buffer, assign
+from lab.compiler.offsets import ALIGNMENT_BYTES, Buffer, assign
 from lab.compiler.program import Program, Step
 from lab.errors import CompileError
 
@@ -55,23 +56,9 @@ def layout(program: Program) -> Layout:
     Raises:
         CompileError: the program computes nothing.
     """
-    steps = tuple(step for step in program.steps if not step.operation.alias)
-    places = shared_places(program)
+    steps, places, buffers, scratch = arena_buffers(program)
     if not steps or (places[program.output] != OUTPUT and not in_arena(program, places[program.output])):
         raise CompileError("the model computes nothing: its output is its input", hint="compile a module with layers")
-    lives = lifetimes(program, steps, places)
-    merge_in_place(program, steps, places, lives)
-    sizes: dict[str, int] = {}
-    for name, place in places.items():
-        if place in lives:
-            sizes[place] = max(sizes.get(place, 0), program.tensors[name].size_bytes)
-    buffers = [Buffer(name, sizes[name], *life) for name, life in lives.items() if sizes[name]]
-    scratch: dict[int, str] = {}
-    for index, step in enumerate(steps):
-        size = step.operation.scratch_bytes(program.inputs_of(step), program.outputs_of(step))
-        if size:
-            scratch[index] = f"{step.name}.scratch"
-            buffers.append(Buffer(scratch[index], size, index, index))
     assigned = assign(buffers)
     plans = [BufferPlan(one.name, assigned.offset[one.name], one.size_bytes, one.first, one.last) for one in buffers]
     plans.sort(key=lambda plan: (plan.first, plan.offset, plan.name))
@@ -85,6 +72,38 @@ def layout(program: Program) -> Layout:
         assigned.lower_bound_bytes,
         assigned.method,
     )
+
+
+def arena_buffers(program: Program) -> tuple[tuple[Step, ...], dict[str, str], list[Buffer], dict[int, str]]:
+    """Steps that run code, the buffer of every tensor, what is to be placed, and the scratch buffer of steps."""
+    steps = tuple(step for step in program.steps if not step.operation.alias)
+    places = shared_places(program)
+    lives = lifetimes(program, steps, places)
+    merge_in_place(program, steps, places, lives)
+    sizes: dict[str, int] = {}
+    for name, place in places.items():
+        if place in lives:
+            sizes[place] = max(sizes.get(place, 0), program.tensors[name].size_bytes)
+    buffers = [Buffer(name, sizes[name], *life) for name, life in lives.items() if sizes[name]]
+    scratch: dict[int, str] = {}
+    for index, step in enumerate(steps):
+        size = step.operation.scratch_bytes(program.inputs_of(step), program.outputs_of(step))
+        if size:
+            scratch[index] = f"{step.name}.scratch"
+            buffers.append(Buffer(scratch[index], size, index, index))
+    return steps, places, buffers, scratch
+
+
+def peak(program: Program) -> tuple[int, Step]:
+    """Most bytes live at once, as the planner counts them, and the first step during which they are."""
+    steps, _, buffers, _ = arena_buffers(program)
+    change = [0] * (len(steps) + 1)
+    for buffer in buffers:
+        size = -(-buffer.size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        change[buffer.first] += size
+        change[buffer.last + 1] -= size
+    live = list(accumulate(change[:-1]))
+    return max(live), steps[live.index(max(live))]
 
 
 def shared_places(program: Program) -> dict[str, str]:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import torch
 
 from lab.compiler.graph import Shape
-from lab.compiler.lowering import Call, Lowered, Results, Uniform, View, lowers, row_major
+from lab.compiler.lowering import (
+    Call,
+    Lowered,
+    Results,
+    Uniform,
+    View,
+    channels_last,
+    lowers,
+    permuted_strides,
+    row_major,
+)
 from lab.compiler.operations.copy import StridedCopy, StridedExtend, StridedWrite
 
 
@@ -112,9 +122,12 @@ def lower_expand(call: Call) -> Results:
     if old == shape:
         return View(lowered.tensor, shape, tuple(stride or 1 for stride in strides))
     read = tuple(0 if was == 1 and now != 1 else stride for was, now, stride in zip(old, shape, strides, strict=True))
+    # Repeated images meet feature maps, which have their channels last.
+    order = channels_last(len(shape)) if len(shape) == 4 else tuple(range(len(shape)))
+    physical, turned = tuple(shape[axis] for axis in order), tuple(read[axis] for axis in order)
     dtype = call.builder.tensors[lowered.tensor].dtype
-    (made,) = call.emit(StridedCopy(shape, read, 0), [lowered.tensor], (shape, dtype))
-    return call.plain_view(made, shape)
+    (made,) = call.emit(StridedCopy(physical, turned, 0), [lowered.tensor], (physical, dtype))
+    return View(made, shape, permuted_strides(shape, order))
 
 
 @lowers("aten.select.int")
