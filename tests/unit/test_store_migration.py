@@ -163,13 +163,14 @@ def test_a_migration_that_is_killed_is_whole_or_not_there(tmp_path: Path) -> Non
     rng = random.Random(SEED)
     folder = earlier_store(tmp_path / "old", 1)
     context = multiprocessing.get_context("fork")
-    killed = 0
+    killed = outlived = 0
     while killed < KILLS:
         process = context.Process(target=migrate_and_die, args=(folder, rng.randrange(1, steps + 1)))
         process.start()
         process.join()
         if process.exitcode == 0:  # some steps depend on where the pages lie: it was done before its step came
-            folder = earlier_store(tmp_path / f"old-{killed}", 1)
+            outlived += 1
+            folder = earlier_store(tmp_path / f"old-{outlived}", 1)
             continue
         killed += 1
         assert process.exitcode == -signal.SIGKILL
