@@ -14,8 +14,6 @@ from torch import nn
 from torch.nn import functional
 
 from lab.compiler.operations.loss import (
-    CrossEntropy,
-    CrossEntropyGradient,
     NllLoss,
     NllLossGradient,
     PairFunction,
@@ -87,26 +85,8 @@ def test_a_label_out_of_range_is_never_followed(label: int) -> None:
     x, labels = values(1, 2, 5).log_softmax(1), torch.tensor([1, label])
     loss, _ = check_kernel(NllLoss(2, 5, -100, True), [x, labels, None])
     assert loss.isnan().all()
-    (again,) = check_kernel(CrossEntropy(2, 5), [x, labels])
-    assert again.isnan().all()
     (gradient,) = check_kernel(NllLossGradient(2, 5, -100, True), [None, labels, None, torch.tensor([1.0])])
     assert gradient[1].tolist() == [0.0] * 5
-    (fused,) = check_kernel(CrossEntropyGradient(2, 5), [x, labels])
-    assert fused[1].tolist() == [0.0] * 5
-
-
-@given(labels=LABELS, mean=st.booleans(), seed=st.integers(0, 99))
-def test_cross_entropy_in_one(labels: list[int], mean: bool, seed: int) -> None:
-    rows, classes = len(labels), 5
-    x, target = values(seed, rows, classes).requires_grad_(), torch.tensor(labels)
-    loss = functional.cross_entropy(x, target, ignore_index=-1, reduction="mean" if mean else "sum")
-    (found,) = check_kernel(CrossEntropy(rows, classes, -1, mean), [x.detach(), target], relative=1e-5, absolute=1e-5)
-    torch.testing.assert_close(found[0], loss.detach(), rtol=1e-5, atol=1e-5, equal_nan=True)
-    if any(label >= 0 for label in labels):
-        (wanted,) = torch.autograd.grad(loss * 0.5, x)
-        operation = CrossEntropyGradient(rows, classes, -1, mean, 0.5)
-        (gradient,) = check_kernel(operation, [x.detach(), target], relative=1e-5, absolute=1e-6)
-        torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-6)
 
 
 @given(

@@ -92,60 +92,6 @@ class NllLossGradient(Operation):
 
 
 @dataclass(frozen=True)
-class CrossEntropy(Operation):
-    """Softmax and negative log likelihood in one; inputs are logits (rows, classes) and labels (rows,).
-
-    Attributes:
-        rows, classes, ignored, mean: as in :class:`NllLoss`.
-    """
-
-    kind: ClassVar[str] = "cross_entropy"
-    rows: int
-    classes: int
-    ignored: int = -100
-    mean: bool = True
-
-    def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
-        logits = present(inputs[0]).reshape(self.rows, self.classes)
-        likelihood = NllLoss(self.rows, self.classes, self.ignored, self.mean)
-        return likelihood.run([logits.log_softmax(1), inputs[1], None])[:1]
-
-    def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
-        return KernelCall("lab_f32_cross_entropy", (), _label_fields(self.rows, self.classes, self.ignored, self.mean))
-
-
-@dataclass(frozen=True)
-class CrossEntropyGradient(Operation):
-    """``scale · (softmax - one hot)``, over the rows that count for a mean; inputs as in :class:`CrossEntropy`.
-
-    Attributes:
-        rows, classes, ignored, mean: as in :class:`NllLoss`.
-        scale: the gradient is multiplied by this.
-    """
-
-    kind: ClassVar[str] = "cross_entropy.gradient"
-    in_place: ClassVar[tuple[int, ...]] = (0,)
-    rows: int
-    classes: int
-    ignored: int = -100
-    mean: bool = True
-    scale: float = 1.0
-
-    def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
-        logits = present(inputs[0])
-        labels = present(inputs[1]).reshape(self.rows, 1).long()
-        counts = (labels != self.ignored) & (labels >= 0) & (labels < self.classes)
-        each = self.scale / counts.sum() if self.mean else torch.tensor(self.scale)
-        hot = (labels == torch.arange(self.classes)).float()
-        difference = logits.reshape(self.rows, self.classes).softmax(1) - hot
-        return (torch.where(counts, each * difference, 0.0).reshape(logits.shape),)
-
-    def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
-        fields = _label_fields(self.rows, self.classes, self.ignored, self.mean)
-        return KernelCall("lab_f32_cross_entropy_gradient", (), (*fields, ("scale", self.scale)))
-
-
-@dataclass(frozen=True)
 class PairLoss(Operation):
     """``scale · Σ l(output, target)`` over all elements.
 

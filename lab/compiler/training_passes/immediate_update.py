@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from lab.compiler.memory import peak
 from lab.compiler.operations.conv2d import ChannelSum, ChannelSumSgd, Conv2dWeightGradient, Conv2dWeightSgd
+from lab.compiler.operations.embedding import EmbeddingGradient, EmbeddingSgd
 from lab.compiler.operations.int8_training import Int8BiasSgd, Int8WeightGradient, Int8WeightSgd, Int8WeightUpdate
 from lab.compiler.operations.matmul import MatMul, MatMulSgd
 from lab.compiler.operations.optimizer import SgdUpdate
@@ -111,6 +112,8 @@ def _fused(gradient: Operation, sgd: Operation) -> Update | None:
         return Conv2dWeightSgd(gradient.geometry, *rates)
     if isinstance(gradient, ChannelSum):
         return ChannelSumSgd(gradient.rows, gradient.channels, *rates)
+    if isinstance(gradient, EmbeddingGradient) and sgd.weight_decay == 0.0:
+        return EmbeddingSgd(gradient, sgd.rate_scale)
     if isinstance(gradient, Sum) and gradient.outer == 1 and gradient.divisor == 1.0:
         return ChannelSumSgd(gradient.reduced, gradient.inner, *rates)
     return None
