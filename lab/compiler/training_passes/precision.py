@@ -44,6 +44,7 @@ from lab.compiler.operations.int8_training import (
 from lab.compiler.operations.mask import MaskByValue
 from lab.compiler.operations.matmul import UNBOUNDED, MatMul
 from lab.compiler.operations.pool import MaxPool2dPlaces
+from lab.compiler.operations.unary import Affine as AffineFunction
 from lab.compiler.operations.unary import ClampGradient, ClampValues, UnaryGradient
 from lab.compiler.operators.conv2d import Conv2d as FloatConv2d
 from lab.compiler.operators.conv2d import QuantizedConv2d
@@ -51,7 +52,7 @@ from lab.compiler.operators.depthwise_conv2d import DepthwiseConv2d, QuantizedDe
 from lab.compiler.operators.geometry import Window
 from lab.compiler.operators.linear import Linear, QuantizedLinear
 from lab.compiler.operators.max_pool2d import QuantizedMaxPool2d
-from lab.compiler.operators.rescale import QuantizedRescale
+from lab.compiler.operators.table import Table
 from lab.compiler.operators.weights import weight_scales
 from lab.compiler.program import Operation, Program, Step, Tensor
 from lab.compiler.quantized import Affine
@@ -59,6 +60,8 @@ from lab.compiler.storage import Grid, Storage
 from lab.compiler.training_passes.int8_layers import ClampedSum, plain_layer
 from lab.compiler.updates import scale_tensor
 from lab.errors import CompileError
+
+SAME = AffineFunction(1.0, 0.0)
 
 
 @dataclass
@@ -246,7 +249,7 @@ def _quantize_write(work: _Int8, step: Step, operation: StridedWrite) -> None:
     if source != affine:
         part = work.tensors[inputs[0]]
         rescaled = f"{step.name}.rescale"
-        layer = QuantizedRescale(source, affine, source.scale / affine.scale)
+        layer = Table(SAME).quantize([source], affine)
         shape = (part.elements,)
         work.tensors[rescaled] = replace(part, name=rescaled, kind="activation", affine=affine)
         work.steps.append(
