@@ -24,7 +24,7 @@ LOSSES = {
 @click.argument("model")
 @click.option("--name", default="", help="C identifier of the model (default: from MODEL).")
 @click.option("--loss", default="", type=click.Choice(["", *LOSSES]), help="Compile training too, with this loss.")
-@click.option("--train", multiple=True, help="What changes: names, globs, all (default), last, bias. Repeatable.")
+@click.option("--train", multiple=True, help="Names, globs, all (default), last, bias; x@inputs=0.5 for a share.")
 @click.option("--optimizer", default="", help="sgd (default), momentum, adam, adamw; as in momentum:momentum=0.8.")
 @click.option("--precision", default="", type=click.Choice(["", "float32", "int8"]), help="Training: float32 or int8.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="NumPy file of inputs that set int8 ranges.")

@@ -18,9 +18,11 @@ from lab.errors import CompileError
 if TYPE_CHECKING:
     import torch
 
+    from lab.compiler.channels import Channels
+
 ZOO_CALIBRATION = 32
 """Random inputs that calibrate a network of the zoo, whose weights are random too."""
-EVERYTHING, LAST, BIAS = "all", "last", "bias"
+EVERYTHING, LAST, BIAS, WEIGHT = "all", "last", "bias", "weight"
 
 
 @dataclass(frozen=True)
@@ -134,19 +136,21 @@ def identifier(name: str) -> str:
     return plain if plain[:1].isalpha() or plain.startswith("_") else f"model_{plain}"
 
 
-def selected(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The parameters that patterns name, in the order of ``names``.
+def selected(patterns: Sequence[str], names: Sequence[str]) -> dict[str, Channels | None]:
+    """The parameters that patterns name, in the order of ``names``, with the channels that are trained of each.
 
     Args:
         patterns: full names; globs (``blocks.3.*``); ``all``; ``last``, the layer that owns the last parameter;
-            ``bias``, every parameter of that name. A pattern may hold several, parted by commas.
+            ``bias``, every parameter of that name. Behind it ``@inputs=0.5`` or ``@outputs=0.5`` trains that share of
+            the weights' channels. A pattern may hold several, parted by commas; a later one decides.
         names: of the network's parameters.
 
     Raises:
-        CompileError: a pattern that names nothing.
+        CompileError: a pattern that names nothing, or a share that is none.
     """
-    chosen: set[str] = set()
-    for pattern in (part.strip() for one in patterns for part in one.split(",")):
+    chosen: dict[str, Channels | None] = {}
+    for part in (part.strip() for one in patterns for part in one.split(",")):
+        pattern, _, share = part.partition("@")
         found = [name for name in names if _matches(pattern, name, names[-1])]
         if not found:
             close = difflib.get_close_matches(pattern, names, n=1)
@@ -154,8 +158,26 @@ def selected(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
                 f"--train {pattern!r} names no parameter{f', did you mean {close[0]!r}?' if close else ''}",
                 hint=f"names, globs, {EVERYTHING}, {LAST} or {BIAS}; the parameters are {', '.join(names) or 'none'}",
             )
-        chosen.update(found)
-    return [name for name in names if name in chosen]
+        channels = _channels(part, share) if share else None
+        for name in found:
+            chosen[name] = channels if name.rpartition(".")[2] == WEIGHT else None
+    return {name: chosen[name] for name in names if name in chosen}
+
+
+def _channels(part: str, share: str) -> Channels:
+    """Channels of a text such as ``inputs=0.5``."""
+    from lab.compiler.channels import Channels
+
+    side, _, value = share.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if side not in ("inputs", "outputs") or not 0.0 < number <= 1.0:
+        raise CompileError(
+            f"--train {part!r}: {share!r} is no share of channels", hint="as @inputs=0.5 or @outputs=0.25, at most 1"
+        )
+    return Channels(inputs=number) if side == "inputs" else Channels(outputs=number)
 
 
 def _matches(pattern: str, name: str, last: str) -> bool:

@@ -19,6 +19,7 @@ from torch import nn
 from lab.cli import main
 from lab.commands.compile_network import Options, Outcome, compile_model, optimizer_of, report_lines
 from lab.commands.compile_source import BIAS, EVERYTHING, LAST, identifier, selected
+from lab.compiler.channels import Channels
 from lab.compiler.layer_rows import CALLERS, LOSS_ROW, LayerRow, layer_rows
 from lab.compiler.operations.optimizer import Adam, Sgd, SgdMomentum
 from lab.errors import CompileError
@@ -192,6 +193,22 @@ def test_what_is_trained_when(users: Path) -> None:
     assert at_once.schedule.arena_bytes <= at_end.schedule.arena_bytes
 
 
+def test_a_share_of_the_channels_is_trained() -> None:
+    assert selected(["*.weight@inputs=0.5", "last"], ["a.weight", "a.bias", "b.weight", "b.bias"]) == {
+        "a.weight": Channels(inputs=0.5), "b.weight": None, "b.bias": None,
+    }  # fmt: skip
+    quarter = {"a.weight": Channels(outputs=0.25), "a.bias": None}
+    assert selected(["all@outputs=0.25"], ["a.weight", "a.bias"]) == quarter
+    whole, half = (
+        compile_model("mlp", Options(loss="cross_entropy", train=(f"linear2.weight{share}", "last")))
+        for share in ("", "@inputs=0.5")
+    )
+    backward = [next(row.macs_backward for row in rows_of(one) if row.name == "linear2") for one in (whole, half)]
+    # Nothing before the layer is trained: its backward pass is the weight gradient alone.
+    assert backward == [64 * 64, 64 * 32]
+    assert half.schedule.arena_bytes <= whole.schedule.arena_bytes
+
+
 def test_recomputing_makes_the_arena_smaller() -> None:
     plain = compile_model("digits-mb-16", Options(loss="cross_entropy", train=("last", "block1.*")))
     wanted = plain.schedule.arena_bytes - 1024
@@ -245,6 +262,8 @@ def test_a_model_file_is_compiled_and_not_trained(tmp_path: Path) -> None:
         (("mlp", "--at-end"), ("--at-end is for training",)),
         (("mlp", "--precision", "float32"), ("--precision float32 is for training",)),
         (("mlp", "--loss", "mse", "--train", "linear4.*"), ("'linear4.*' names no parameter", "linear1.weight")),
+        (("mlp", "--loss", "mse", "--train", "last@inputs=2"), ("'inputs=2' is no share of channels", "@inputs=0.5")),
+        (("mlp", "--loss", "mse", "--train", "last@rows=0.5"), ("'rows=0.5' is no share of channels",)),
         (("mlp", "--loss", "mse", "--optimizer", "sdg"), ("--optimizer is 'sdg'", "sgd, momentum, adam, adamw")),
         (("mlp", "--loss", "mse", "--optimizer", "adam:beta3=1"), ("no setting 'beta3'", "beta1, beta2")),
         (("mlp", "--loss", "mse", "--optimizer", "sgd:weight_decay=x"), ("'weight_decay=x' has no number",)),
@@ -318,8 +337,8 @@ def test_patterns_choose_names_in_order(names: list[str], patterns: list[str]) -
     ]
     if all(sets):
         expected = [name for name in names if any(name in one for one in sets)]
-        assert selected(patterns, names) == expected
-        assert selected([",".join(patterns)], names) == expected
+        assert list(selected(patterns, names)) == expected
+        assert list(selected([",".join(patterns)], names).items()) == [(name, None) for name in expected]
     else:
         with pytest.raises(CompileError, match="names no parameter"):
             selected(patterns, names)

@@ -90,7 +90,9 @@ def _geometry(operation: Operation) -> ConvGeometry | None:
     if isinstance(operation, MatMulSgd):
         return _geometry(operation.product)
     if isinstance(operation, MatMul):
-        linear = operation.transpose_a and not operation.transpose_b and operation.batch == 1
+        # With one row both sides are vectors, which lie the same either way.
+        plain = operation.transpose_a and not operation.transpose_b
+        linear = (plain or operation.depth == 1) and operation.batch == 1
         return linear_geometry(operation.columns, operation.rows, operation.depth) if linear else None
     if isinstance(operation, (Conv2dWeightGradient, Conv2dWeightSgd, Int8WeightGradient)):
         return operation.geometry
