@@ -25,7 +25,7 @@ def line(row: Row, result: KernelResult) -> str:
     count, public = result.count, "  ".join(f"{name} {value:.2f}" for name, value in row.references.items())
     per_mac = count.instructions / row.macs
     near = "" if row.attainable is None else f"attainable {row.attainable:.2f}, {per_mac / row.attainable:.2f} of it"
-    return f"{row.name:32} {per_mac:7.3f} {count.loads / row.macs:7.3f} {count.instructions:10}  {public}  {near}"
+    return f"{row.name:64} {per_mac:7.3f} {count.loads / row.macs:7.3f} {count.instructions:10}  {public}  {near}"
 
 
 def shared_machine(name: str) -> QemuMachine:
@@ -42,7 +42,7 @@ def main() -> int:
     claims: list[Claim] = []
     for family in FAMILIES:
         rows = family.rows()
-        print(f"{family.__name__}: {'kernel':32} instr/MAC, loads/MAC, instructions")
+        print(f"{family.__name__}: {'kernel':64} instr/MAC, loads/MAC, instructions")
         with KernelCore(
             shared_machine(family.BOARD), firmware_board(family.BOARD), family.KERNELS, build_plugin(cache_dir())
         ) as core:

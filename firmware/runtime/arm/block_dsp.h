@@ -130,16 +130,15 @@ __attribute__((naked)) static void multiply_pairs(const frame_t *frame, const in
         "str r2, [sp, #8]\n"
         /* ---- the next two outputs ---- */
         "1:\n"
-        "ldr r2, [sp, #32]\n"
-        "ldrd r12, lr, [r2], #8\n"
-        "str r2, [sp, #32]\n"
+        "add r0, sp, #16\n"
+        "ldm r0, {r4-r8}\n"
+        "ldrd r12, lr, [r8], #8\n"
+        "str r8, [sp, #32]\n"
         "lsl r8, lr, #1\n"
         "mov r9, r8\n"
         "mov r10, r8\n"
         "mov r11, r8\n"
         "add r12, r12, lr, lsl #8\n"
-        "ldrd r4, r5, [sp, #16]\n"
-        "ldrd r6, r7, [sp, #24]\n"
         "add r4, r4, r12, lsl #1\n"
         "add r5, r5, r12, lsl #1\n"
         "add r6, r6, r12, lsl #1\n"
@@ -185,8 +184,8 @@ __attribute__((naked)) static void multiply_pairs(const frame_t *frame, const in
         REQUANTIZE("r9", "r3")
         REQUANTIZE("r10", "r3")
         REQUANTIZE("r11", "r3")
-        "ldr r0, [sp, #48]\n"
-        "ldrd r2, r3, [sp, #52]\n"
+        "add r0, sp, #48\n"
+        "ldm r0, {r0, r2, r3, r12}\n"
         "strb r5, [r0, r2]\n"
         "strb r6, [r0, r2, lsl #1]\n"
         "strb r7, [r0, r3]\n"
@@ -196,8 +195,7 @@ __attribute__((naked)) static void multiply_pairs(const frame_t *frame, const in
         "strb r11, [r0, r3]\n"
         "strb r8, [r0], #1\n"
         "str r0, [sp, #48]\n"
-        "ldr r2, [sp, #60]\n"
-        "cmp r0, r2\n"
+        "cmp r0, r12\n"
         "bne.w 1b\n"
         "add sp, #64\n"
         "pop {r4-r11, pc}\n");
