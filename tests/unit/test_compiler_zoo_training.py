@@ -21,7 +21,7 @@ from lab.compiler.model import CompiledModel
 from lab.compiler.operations.optimizer import Sgd
 from lab.compiler.program import Program
 from lab.compiler.training import assemble, compile_training, inference_of
-from lab.compiler.training_passes import fuse_activation, immediate_update, pack_masks, prune
+from lab.compiler.training_passes import fuse_activation, immediate_update, keep_output, pack_masks, prune
 from lab.compiler.updates import add_updates
 from lab.workloads.networks import ZOO
 
@@ -54,7 +54,7 @@ def before_immediate_update(name: str) -> Program:
     """The training program of all parameters with its updates at the end."""
     module, sample = network(name), ZOO[name].example()
     joint = export_training(module, sample, torch.zeros(1, dtype=torch.int64), CROSS_ENTROPY, names_of(module))
-    return add_updates(pack_masks(fuse_activation(prune(lower(joint)))), Sgd())
+    return add_updates(pack_masks(keep_output(fuse_activation(prune(lower(joint))))), Sgd())
 
 
 @cache
