@@ -43,7 +43,7 @@ def fold_batch_norm(
         if str(node.target) != NORM:
             continue
         layer = _layer_before(joint, node)
-        norm = _owner(joint, node.args[1])
+        norm = _owner(joint, node.args[3])  # the running mean: scale and shift may be missing
         if layer is None or not norm:
             if everything:
                 source = joint.places[node][0]
