@@ -62,6 +62,9 @@ def test_the_digest_changes_with_what_runs_and_not_with_who_is_told(
     first, told, shorter, fewer = (load_plan(written(tmp_path, text), BENCH).digest for text in texts)
     assert first == told
     assert len({first, shorter, fewer}) == 3
+    (tmp_path / "boards").symlink_to(BENCH.parent / "boards")
+    (tmp_path / "bench.yaml").write_text(BENCH.read_text() + "\n")
+    assert load_plan(written(tmp_path, base), tmp_path / "bench.yaml").digest != first
 
 
 @pytest.mark.parametrize(

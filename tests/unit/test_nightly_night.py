@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import get_args
 
 import pytest
@@ -122,6 +123,23 @@ def test_a_full_disk_ends_the_night_and_it_goes_on_afterwards(tmp_path: Path) ->
         night(tmp_path, bench, what)
     assert verdicts(night(tmp_path, bench, what)) == dict.fromkeys(("m4f/a", "m4f/b", "m4f/c"), "passed")
     assert bench.measured == ["m4f/a", "m4f/b", "m4f/b", "m4f/c"]
+
+
+def test_a_disk_that_stays_full_is_not_taken_for_a_cell_that_kills_the_controller(tmp_path: Path) -> None:
+    bench = ScriptedBench(script={"m4f/a": [StoreError("disk full"), StoreError("disk full"), None]})
+    what = plan(cells(tmp_path, "m4f/a"))
+    for _ in range(2):
+        with pytest.raises(StoreError, match="disk full"):
+            night(tmp_path, bench, what)
+    assert verdicts(night(tmp_path, bench, what)) == {"m4f/a": "passed"}
+
+
+def test_a_store_that_fails_the_health_check_makes_no_device_sick(tmp_path: Path) -> None:
+    bench = ScriptedBench(health={"left": [StoreError("disk full")]})
+    with pytest.raises(StoreError, match="disk full"):
+        night(tmp_path, bench, plan(cells(tmp_path, "left/a")))
+    assert quarantined(tmp_path) == {}
+    assert bench.slept == []
 
 
 @given(st.sets(st.sampled_from(get_args(Verdict)), min_size=1), st.integers(0, 2))
@@ -262,6 +280,14 @@ def test_the_budget_counts_what_was_spent_before_a_crash(tmp_path: Path) -> None
     assert list(verdicts(night(tmp_path, bench, what)).values()) == ["passed", "passed", "unreached"]
 
 
+def test_where_no_time_is_left_no_device_is_touched(tmp_path: Path) -> None:
+    what = plan(cells(tmp_path, "left/a", "m4f/a"), budget=60.0)
+    open_night(tmp_path, what, "c0", "n", fresh=False, now_s=1000.0)[0].retry("left/a", "port gone", 60.0)
+    bench = ScriptedBench()
+    assert verdicts(night(tmp_path, bench, what)) == {"left/a": "unreached", "m4f/a": "unreached"}
+    assert bench.calls == []
+
+
 def test_a_cell_that_does_not_end_is_broken_off(tmp_path: Path) -> None:
     class Endless(ScriptedBench):
         def measure(self, cell: Cell) -> Run:
@@ -279,7 +305,11 @@ def test_a_cell_that_does_not_end_is_broken_off(tmp_path: Path) -> None:
 def test_a_limit_leaves_the_timer_it_found() -> None:
     seen: list[int] = []
     mine, timer = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
-    signal.signal(signal.SIGALRM, lambda number, frame: seen.append(number))
+
+    def ours(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+
+    signal.signal(signal.SIGALRM, ours)
     signal.setitimer(signal.ITIMER_REAL, 1000.0)
     try:
         with pytest.raises(Overrun, match="a nap took longer"), limited(0.01, "a nap"):
@@ -288,6 +318,7 @@ def test_a_limit_leaves_the_timer_it_found() -> None:
         with limited(1000.0, "nothing"):
             pass
         assert 900.0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000.0
+        assert signal.getsignal(signal.SIGALRM) is ours
         assert seen == []
     finally:
         signal.signal(signal.SIGALRM, mine)
@@ -406,6 +437,28 @@ def test_another_plan_commit_or_day_begins_a_new_night(tmp_path: Path) -> None:
         opened(other, "c1", 60.0)[0],
         opened(other, "c1", 21 * 3600.0)[0],
     ] == ["night-2", "night-3", "night-4"]
+
+
+def test_the_newest_journal_is_read_as_it_was_written(tmp_path: Path) -> None:
+    Journal.create(tmp_path, "20260101-000000", "d", "c0", 1.0).close()
+    journal = Journal.create(tmp_path, "20260102-000000", "d", "c1", 2.0)
+    steps: list[Callable[[], None]] = [
+        lambda: journal.begin("a"),
+        lambda: journal.retry("a", "port gone", 3.0),
+        lambda: journal.begin("a"),
+        lambda: journal.end(Outcome("a", "failed", "why", 2, ("port gone",), ("run-1",), 4.0), 7.0),
+        lambda: journal.unwell("left", "sick"),
+        journal.close,
+    ]
+    for step in steps:
+        step()
+        last = newest(tmp_path)
+        assert last is not None
+        assert last.progress == journal.progress
+    Journal.create(tmp_path, "20251231-000000", "d", "c2", 9.0)
+    again = newest(tmp_path)
+    assert again is not None
+    assert (again.progress.night, again.progress.spent_s) == ("20260102-000000", 7.0)
 
 
 def test_a_damaged_journal_is_named_and_left_as_it_is(tmp_path: Path) -> None:
