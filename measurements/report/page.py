@@ -7,9 +7,10 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from lab.errors import StoreError
@@ -43,16 +44,9 @@ def render(
         trends: the figures over the nights before, where they are to be shown.
         night: the night, where the runs are one's.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     known = trends or Trends()
     script = (_TEMPLATES / "report.js").read_text("utf-8")
-    return environment.get_template("report.html.j2").render(
+    return _template().render(
         page=page_view(runs, traces, title, notes, night),
         model_columns=tuple(MODEL_COLUMNS),
         night=night,
@@ -64,6 +58,19 @@ def render(
         # Only this very script may run: the policy names its digest (W3C, Content Security Policy Level 3).
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+@cache
+def _template() -> Template:
+    """The page's template; compiling it takes longer than filling it in."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")
 
 
 def write_report(
