@@ -178,7 +178,7 @@ def test_training_is_clean_and_the_same(name: str, sanitizer: str, tmp_path: Pat
     data = data_of(model, case.shape)
     for file, text in {**model.sources, "main.c": MAIN}.items():
         (tmp_path / file).write_text(text)
-    flags = ["-std=c11", "-O1", "-D_GNU_SOURCE", "-ffp-contract=off", *SANITIZERS[sanitizer], f"-I{RUNTIME}",
+    flags = ["-std=c11", "-O0", "-D_GNU_SOURCE", "-ffp-contract=off", *SANITIZERS[sanitizer], f"-I{RUNTIME}",
              f"-DSTEPS={STEPS}u", f"-DRATE={RATE}f", f"-DSEED={SEED}u"]  # fmt: skip
     for copy in ("one", "two"):
         subprocess.run(["gcc", *flags, f"-Dlab_model=lab_model_{copy}", "-c", "model.c", "-o", f"{copy}.o"],
@@ -189,7 +189,7 @@ def test_training_is_clean_and_the_same(name: str, sanitizer: str, tmp_path: Pat
     given = b"".join(sample.tobytes() + label.tobytes() for sample, label in data)
     done = subprocess.run([tmp_path / "run"], input=given, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    host = HostTraining(model, tmp_path, flags=("-O1",))
+    host = HostTraining(model, tmp_path, flags=("-O0",))
     host.state.random = SEED
     for sample, label in data:
         host.step(sample, label, RATE)
