@@ -11,6 +11,7 @@ from lab.errors import ConfigError
 from lab.units import format_quantity
 from measurements.baseline import Compared, Row, accept, baseline_path, compare_run, read_baseline, write_baseline
 from measurements.record import Run
+from measurements.regression import higher_is_better
 from measurements.store import Store
 
 _COLUMNS = ("FIGURE", "MEASURED", "BASELINE", "ALLOWED", "CHANGE")
@@ -142,7 +143,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _side(row: Row) -> str:
-    return "<=" if row.allowed >= row.baseline else ">="
+    return ">=" if higher_is_better(row.metric) else "<="
 
 
 def _change(row: Row) -> str:

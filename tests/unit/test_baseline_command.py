@@ -124,10 +124,12 @@ def test_a_table_shows_every_digit_of_a_count_and_both_directions() -> None:
             row("latency", "s", (0.0011, 0.001, 0.001), True),
             row("drops", "1", (3.0, 0.0, 0.0), False),
             row("temperature", "°C", (41.0, nan, nan), False),
+            row("auc", "1", (0.96, 0.97, 0.97), False),
         ]
     )
     assert [line.split("  ")[0] for line in lines[1:]] == [
         "flash [run]", "accuracy [run]", "latency [run]", "drops [run]", "temperature [run]",
+        "auc [run]",
     ]  # fmt: skip
     assert "40,961 bytes" in lines[1]
     assert "worse (+1)" in lines[1]
@@ -135,3 +137,4 @@ def test_a_table_shows_every_digit_of_a_count_and_both_directions() -> None:
     assert "worse (-7.22%)" in lines[2]
     assert "worse (+10.00%)" in lines[3]
     assert "worse (from nothing)" in lines[4]
+    assert ">= 0.97" in lines[6], "without a tolerance too"

@@ -214,6 +214,12 @@ def test_what_is_new_and_what_is_gone_is_said() -> None:
     assert [row.metric for row in compared.of("gone")] == ["loads"]
 
 
+def test_the_largest_change_is_named_first_whatever_its_direction() -> None:
+    known = accept(None, [emulated(counted([100.0]), counted([100.0], metric="loads"), counted([1.0], metric="auc"))])
+    worse = emulated(counted([101.0]), counted([110.0], metric="loads"), counted([0.5], metric="auc"))
+    assert [row.metric for row in compare_run(known, worse).of("regression")] == ["auc", "loads", "instructions"]
+
+
 def test_ignored_figures_are_never_compared(tmp_path: Path) -> None:
     path = written(tmp_path, emulated())
     path.write_text(path.read_text().replace("tolerance: exact", "tolerance: ignored"))

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from helpers.night_runs import HARDWARE, PROVENANCE, counted, night, noisy, save
 
-from lab.bisect import Measured, Probe, Question, last_change, resolve, search
+from lab.bisect import Measured, Probe, Question, _figure, last_change, measuring, resolve, search
 from lab.cli import main
 from lab.errors import ConfigError, LabError, WorkloadError
 from measurements import load
@@ -237,3 +237,50 @@ def test_the_command_takes_the_commits_from_the_store(
 def test_good_and_bad_go_together(command: Callable[..., tuple[int, str]]) -> None:
     status, output = command("--good", "HEAD")
     assert (status, "--good and --bad go together" in output) == (2, True)
+
+
+# ---- what one commit measured -------------------------------------------------------------------------------------
+
+
+def figure(folder: Path, commit: str, metric: str = "instructions") -> Measured:
+    """Of the only run in the store, which is of commit ``c3``."""
+    save(folder, [night(3, counted([5.0, 8.0]), noisy([2.0], metric="energy", unit="J"))])
+    return _figure(folder, commit, Question("kws", "m4f", metric))
+
+
+def test_counts_of_a_commit_are_the_mean_of_its_repeats(tmp_path: Path) -> None:
+    measured = figure(tmp_path, "c3")
+    assert (measured.value, measured.unit, measured.exact) == (6.5, "instructions", True)
+    assert not figure(tmp_path, "c3", "energy").exact
+
+
+def test_a_run_of_another_tree_than_asked_is_no_measurement_of_the_commit(tmp_path: Path) -> None:
+    with pytest.raises(WorkloadError, match="measured c3 instead of c4"):
+        figure(tmp_path, "c4")
+
+
+def test_a_figure_that_was_not_measured_is_named_with_those_that_were(tmp_path: Path) -> None:
+    with pytest.raises(WorkloadError, match=r"no loads \[inference\] was measured; there is energy \[inf.*, instruct"):
+        figure(tmp_path, "c3", "loads")
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [("import sys; sys.exit('no such board')", "no such board"),
+     ("import sys; sys.exit(7)", "`lab run` ended with 7"),
+     ("import threading; threading.Event().wait()", "not measured within 1 s")],
+)  # fmt: skip
+def test_a_commit_whose_own_lab_does_not_measure_is_set_aside_with_what_it_said(
+    repository: History, private_lab: Path, program: str, told: str
+) -> None:
+    package = repository.root / "lab"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(program)
+    commit = repository.commit("1")
+    with (
+        measuring(repository.root, Question("kws", "m4f", timeout_s=1.0)) as measure,
+        pytest.raises(WorkloadError) as caught,
+    ):
+        measure(commit)
+    assert caught.value.message == told
