@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+import traceback
 import warnings
 from pathlib import Path
 
@@ -20,6 +21,7 @@ INPUT = "<input>"
 """Name of the input value; no module path can be equal to it."""
 FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 TORCH_ROOT = str(Path(torch.__file__).parent)
+COMPILER_ROOT = str(Path(__file__).parent)
 EXPORT_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError)
 
 
@@ -77,7 +79,7 @@ def export(module: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
     except EXPORT_ERRORS as error:
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise CompileError(
-            f"torch.export cannot capture {type(module).__name__}: {first[0]}",
+            f"torch.export cannot capture {type(module).__name__} at {place_of_error(error, module)}: {first[0]}",
             hint="forward must be free of data-dependent control flow and run on the example",
         ) from error
     finally:
@@ -137,6 +139,19 @@ def place_of(node: FxNode) -> tuple[Source, bool]:
     own = [frame for frame in frames if not frame[0].startswith(TORCH_ROOT)]
     file, line = own[-1] if own else ("", 0)
     return Source(str(path), file, line), leaf
+
+
+def place_of_error(error: BaseException, module: torch.nn.Module) -> Source:
+    """Where in the user's module an error was raised: the innermost module and the innermost line of the user's."""
+    paths = {id(child): name for name, child in module.named_modules()}
+    path, file, number = "", "", 0
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        path = paths.get(id(first), path)
+        if not code.co_filename.startswith((TORCH_ROOT, COMPILER_ROOT, "<")):
+            file, number = code.co_filename, line
+    return Source(path, file, number)
 
 
 def output_value(program: ExportedProgram, values: dict[FxNode, str]) -> str:

@@ -20,10 +20,18 @@ from torch.export.exported_program import _decompose_exported_program
 from torch.fx import Node as FxNode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lab.compiler.capture import EXPORT_ERRORS, place_of, placeholder_tensors
+from lab.compiler.capture import EXPORT_ERRORS, place_of, place_of_error, placeholder_tensors
 from lab.compiler.graph import Source
+from lab.compiler.program import DType
 from lab.errors import CompileError
 
+DTYPES: Mapping[torch.dtype, DType] = {
+    torch.float32: "float32",
+    torch.int64: "int32",
+    torch.int32: "int32",
+    torch.bool: "float32",
+}
+"""How a PyTorch type is kept; masks are floats of 0 and 1."""
 Loss: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 PREFIX = "module."
 
@@ -61,7 +69,7 @@ class _WithLoss(torch.nn.Module):
 
     def forward(self, sample: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss, and the output without gradient."""
-        output = self.module(sample)
+        output = _one_tensor(self.module(sample))
         return self.loss(output, target), output.detach()
 
 
@@ -72,8 +80,13 @@ class _Inference(torch.nn.Module):
 
     def forward(self, sample: torch.Tensor) -> torch.Tensor:
         """The output."""
-        output: torch.Tensor = self.module(sample)
+        return _one_tensor(self.module(sample))
+
+
+def _one_tensor(output: object) -> torch.Tensor:
+    if isinstance(output, torch.Tensor):
         return output
+    raise CompileError(f"the model returns a {type(output).__name__}", hint="return one tensor")
 
 
 def export_inference(module: torch.nn.Module, example: torch.Tensor) -> JointGraph:
@@ -108,6 +121,7 @@ def export_training(
     for name, parameter in wrapped.module.named_parameters():
         parameter.requires_grad_(name in trained)
     forward = _export(wrapped, (example, target), module)
+    _check_types(forward)
     try:
         with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -141,7 +155,9 @@ def export_training(
         for node_name, target_name in backward.gradients_to_parameters.items()
     }
     loss_node = named[backward.loss_output]
-    output = next(node for node in _returned(joint) if node is not loss_node and node not in gradients.values())
+    output = _undetached(
+        next(node for node in _returned(joint) if node is not loss_node and node not in gradients.values())
+    )
     forward_count = 1 + max(calls.index(loss_node), calls.index(output))
     places = _match_places(calls[:forward_count], _calls(_decomposed(forward)))
     return JointGraph(calls, forward_count, places, parameters, inputs[0], inputs[1], output, loss_node, gradients)
@@ -159,6 +175,12 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
         warnings.simplefilter("ignore", FutureWarning)
         decomposed: ExportedProgram = program.run_decompositions({**composite, **_decompositions()})
     return decomposed
+
+
+def _undetached(node: FxNode) -> FxNode:
+    """What a detached node is the value of: PyTorch may detach the output behind the backward graph."""
+    before = node.args[0] if str(node.target) == "aten.detach.default" else None
+    return _undetached(before) if isinstance(before, FxNode) and before.op == "call_function" else node
 
 
 def _decompositions() -> dict[torch._ops.OperatorBase, Callable[..., object]]:
@@ -211,10 +233,23 @@ def _export(wrapped: torch.nn.Module, inputs: tuple[torch.Tensor, ...], module: 
             return torch.export.export(wrapped, inputs)
     except EXPORT_ERRORS as error:
         first = str(error).strip().splitlines() or [type(error).__name__]
+        inner = wrapped.get_submodule("module")
         raise CompileError(
-            f"torch.export cannot capture {type(module).__name__}: {first[0]}",
+            f"torch.export cannot capture {type(module).__name__} at {place_of_error(error, inner)}: {first[0]}",
             hint="forward must be free of data-dependent control flow and run on the example; shapes must be fixed",
         ) from error
+
+
+def _check_types(program: ExportedProgram) -> None:
+    """Refuse results of types the device does not have, while their place is known: differentiating loses it."""
+    for call in _calls(program):
+        value = call.meta.get("val")
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(one, torch.Tensor) and one.dtype not in DTYPES:
+                raise CompileError(
+                    f"{call.target} at {_place(call)[0]}: its result is {one.dtype}, only torch.float32 is supported",
+                    hint="use module.float()",
+                )
 
 
 def _calls(program: ExportedProgram) -> tuple[FxNode, ...]:

@@ -6,7 +6,7 @@ dense tensor behind it, and only an operation that needs another order pays for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -15,7 +15,7 @@ import torch
 from torch.fx import Node as FxNode
 
 from lab.compiler.graph import Shape, Source
-from lab.compiler.joint import JointGraph, is_getitem
+from lab.compiler.joint import DTYPES, JointGraph, is_getitem
 from lab.compiler.operations.copy import StridedCopy, StridedWrite
 from lab.compiler.operations.embedding import Embedding, EmbeddingGradient
 from lab.compiler.operations.loss import NllLoss, NllLossGradient
@@ -24,13 +24,6 @@ from lab.compiler.operations.unary import LabelEquals
 from lab.compiler.program import DType, Operation, Phase, Program, Step, Tensor, Value
 from lab.errors import CompileError
 
-DTYPES: Mapping[torch.dtype, DType] = {
-    torch.float32: "float32",
-    torch.int64: "int32",
-    torch.int32: "int32",
-    torch.bool: "float32",
-}
-"""How a PyTorch type is kept; masks are floats of 0 and 1."""
 SAMPLE, TARGET = "<sample>", "<target>"
 """Names of the caller's tensors; no module path can be equal to them."""
 

@@ -191,6 +191,17 @@ def _compare_labels(call: Call, labels: View, comparison: Comparison) -> View:
     return View(made, labels.shape, labels.strides)
 
 
+@lowers("aten._to_copy.default")
+def lower_conversion(call: Call) -> Results:
+    """A mask as a float is the same; no other type is changed on the device."""
+    lowered = call.lowered(0)
+    if isinstance(lowered, View) and call.builder.tensors[lowered.tensor].dtype != "float32":
+        raise call.refuse("converts integers", "convert them before they are given to the model")
+    if call.node.meta["val"].dtype not in (torch.float32, torch.bool):
+        raise call.refuse(f"converts to {call.node.meta['val'].dtype}", "stay in float32")
+    return lowered
+
+
 @lowers("aten.bitwise_not.default", "aten.logical_not.default")
 def lower_not(call: Call) -> Results:
     """The mask's opposite."""
