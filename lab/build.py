@@ -442,10 +442,15 @@ def _does_not_fit(model: CompiledModel, message: str) -> CompileError:
     table = [f"    {'layer':{width}} {'operator':18} {'weights':>9} {'input':>9} {'output':>9}"]
     table += [f"    {n:{width}} {o:18} {w:9} {i:9} {out:9}" for n, o, w, i, out in rows]
     table.append(f"    {'all':{width}} {'':18} {model.weights_bytes:9}   arena {model.arena_bytes} bytes")
-    return CompileError(
-        "\n".join([message, *table]),
-        hint="make the largest layer smaller, or choose a board with more memory",
-    )
+    hint = "make the largest layer smaller, or choose a board with more memory"
+    training = model.training
+    if training is not None:
+        table.append(
+            f"    training: arena {training.arena_bytes} bytes ({training.lower_bound_bytes} live at once), trained "
+            f"variables {training.variables_bytes} bytes"
+        )
+        hint = "train fewer layers or channels (`lab compile` shows what each keeps), or take a board with more memory"
+    return CompileError("\n".join([message, *table]), hint=hint)
 
 
 def _bytes(shape: Iterable[int]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lab.compiler.channels import Channels
 from lab.compiler.layer_costs import LayerCost, weighted
 from lab.errors import ConfigError
 
@@ -81,6 +82,22 @@ def apply(scheme: UpdateScheme, layers: Sequence[LayerCost]) -> tuple[LayerUpdat
         LayerUpdate(layer, scheme.weights.get(number, 0.0), number >= first_bias) for number, layer in enumerate(trunk)
     ]
     return (*updates, LayerUpdate(classifier, float(scheme.classifier), scheme.classifier))
+
+
+def selection(scheme: UpdateScheme, layers: Sequence[LayerCost]) -> dict[str, Channels | None]:
+    """What :func:`lab.compiler.compile` trains for a scheme: parameters, with the first channels of a share.
+
+    Args:
+        scheme: what is updated.
+        layers: of the network with batch norm folded, whose biases have names.
+    """
+    chosen: dict[str, Channels | None] = {}
+    for update in apply(scheme, layers):
+        if update.weight_elements:
+            chosen[f"{update.layer.name}.weight"] = Channels(inputs=update.ratio) if update.ratio < 1 else None
+        if update.bias:
+            chosen[f"{update.layer.name}.bias"] = None
+    return chosen
 
 
 def full_update(layers: Sequence[LayerCost]) -> UpdateScheme:

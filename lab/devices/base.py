@@ -21,7 +21,7 @@ class Identity:
 
     Attributes:
         name: its name in the bench file.
-        board: board kind.
+        board: the board its firmware is built for.
         source: where its figures come from.
         emulator: emulator and version, empty on hardware.
         capabilities: what tests may ask for: ``counts`` (exact loads and stores), ``meter``, and the board's features.

@@ -23,6 +23,11 @@ from lab.power.ppk2 import Ppk2
 from lab.transports.serial import port_of
 
 
+def firmware_of(board: Board) -> str:
+    """The folder of ``firmware/boards`` that a board runs."""
+    return board.firmware_board or board.kind
+
+
 @contextmanager
 def connected(entry: Entry, cache: Path) -> Iterator[Device]:
     """The device of a bench entry; its emulators end with the context.
@@ -37,7 +42,7 @@ def connected(entry: Entry, cache: Path) -> Iterator[Device]:
     """
     with ExitStack() as stack:
         if entry.board.device_class == "host":
-            device: Device = Host(Identity(entry.name, entry.board.kind, "hardware", "", frozenset(entry.features)))
+            device: Device = Host(Identity(entry.name, firmware_of(entry.board), "hardware", "", frozenset(entry.features)))
         elif entry.board.device_class == "mcu" and entry.emulated:
             device = _emulated_mcu(entry, cache, stack)
         elif entry.board.device_class == "mcu":
@@ -68,7 +73,7 @@ def emulated_target(entry: Entry, cache: Path, marker_socket: Path | None = None
 
 def _emulated_mcu(entry: Entry, cache: Path, stack: ExitStack) -> Mcu:
     features = {*entry.features, "counts"} if plugin_path(cache).exists() else set(entry.features)
-    identity = Identity(entry.name, entry.board.kind, "emulated", qemu_version(), frozenset(features))
+    identity = Identity(entry.name, firmware_of(entry.board), "emulated", qemu_version(), frozenset(features))
     meter = emulated_meter(entry, stack) if entry.meter is not None else None
     target = emulated_target(entry, cache, None if meter is None else meter.marker_path)
     if meter is None:
@@ -103,7 +108,7 @@ def _wired_mcu(entry: Entry) -> Mcu:
     if serial is None:
         raise ConfigError(f"{entry.origin}: device {entry.name!r} has no serial port")
     url = port_of(serial.port, serial.by_id)
-    identity = Identity(entry.name, entry.board.kind, "hardware", "", frozenset(entry.features))
+    identity = Identity(entry.name, firmware_of(entry.board), "hardware", "", frozenset(entry.features))
     target = SerialTarget(url, serial.baud)
     meter = entry.meter
     if meter is None:

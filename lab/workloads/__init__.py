@@ -10,6 +10,7 @@ from lab.workloads.base import Workload
 
 # One line per workload: id → module that defines WORKLOAD.
 _REGISTRY = {
+    "digits-transfer": "lab.workloads.training.digits_transfer",
     "spoken-digits": "lab.workloads.inference.spoken_digits",
 }
 _MODEL_FILES = (".tflite", ".onnx")

@@ -215,7 +215,7 @@ def prepare(name: str, task: Task, recipe: Recipe, bounds: Bounds, cache: Path) 
         WorkloadError: training diverged.
     """
     entry = cached.obtain(cache / "workloads", name, _key(task, recipe), lambda: _produce(name, task, recipe))
-    model = _model_from_json(entry.document)
+    model = model_from_json(entry.document)
     inputs, outputs = entry.arrays["inputs"].astype(np.int8), entry.arrays["outputs"].astype(np.int8)
     expectation = Expectation(
         labels=entry.arrays["labels"].astype(np.int64),
@@ -294,7 +294,7 @@ def _produce(name: str, task: Task, recipe: Recipe) -> cached.Entry:
         "logits": reference_logits,
         "outputs": outputs.reshape(len(quantised), -1),
     }
-    return cached.Entry(_model_to_json(model), arrays)
+    return cached.Entry(model_to_json(model), arrays)
 
 
 def _spread(samples: FloatArray, count: int) -> FloatArray:
@@ -303,13 +303,15 @@ def _spread(samples: FloatArray, count: int) -> FloatArray:
     return np.ascontiguousarray(samples[places])
 
 
-def _model_to_json(model: CompiledModel) -> str:
+def model_to_json(model: CompiledModel) -> str:
+    """A compiled model as a document for the cache."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(CompiledModel).dump_json(model).decode()
 
 
-def _model_from_json(text: str) -> CompiledModel:
+def model_from_json(text: str) -> CompiledModel:
+    """The compiled model of such a document."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(CompiledModel).validate_json(text)
