@@ -11,8 +11,9 @@ from lab.compiler.memory import in_arena, lifetimes, merge_in_place, shared_plac
 from lab.compiler.model import BufferPlan
 from lab.compiler.program import Program, Step, Tensor
 
-LOSS_ROW = "(loss)"
-"""Name of the row of steps outside the user's module; no module path is equal to it."""
+LOSS_ROW, ROOT_ROW = "(loss)", "(network)"
+"""Names of the rows of what follows the output, and of what the outermost module computes by itself; no module path is
+equal to them."""
 CALLERS = "caller's"
 """Place of what the caller passes in: the model's output."""
 
@@ -22,7 +23,7 @@ class LayerRow:
     """One layer: all steps of one module.
 
     Attributes:
-        name: path of the module; :data:`LOSS_ROW` for the loss.
+        name: path of the module, :data:`ROOT_ROW` or :data:`LOSS_ROW`.
         kinds: what its forward steps do, in order, each once; those of backward where it has no forward step.
         macs_forward, macs_backward: multiply-accumulates of one training step or inference; updates count as backward.
         weights_bytes: constants and trained parameters its forward steps read.
@@ -52,9 +53,10 @@ def layer_rows(program: Program, buffers: Sequence[BufferPlan]) -> tuple[LayerRo
     places = buffer_names(program, steps)
     offsets = {buffer.name: buffer.offset for buffer in buffers}
     later = {name for step in steps if step.phase != "forward" for name in step.inputs}
+    feeding = feeding_output(program)
     by_layer: dict[str, list[Step]] = {}
     for step in (*_of_forward(steps, True), *_of_forward(steps, False)):
-        by_layer.setdefault(layer_of(step, program), []).append(step)
+        by_layer.setdefault(layer_of(step, program, feeding), []).append(step)
     rows = (_row(program, name, members, later, places, offsets) for name, members in by_layer.items())
     return tuple(row for row in rows if row.activation_bytes or row.macs_backward)
 
@@ -71,12 +73,30 @@ def constants_bytes(program: Program) -> int:
     return in_calls + sum(tensor.size_bytes for tensor in stored if tensor.kind == "constant" or _begins(tensor))
 
 
-def layer_of(step: Step, program: Program) -> str:
-    """The layer a step belongs to: of an update, the one that owns the parameter."""
+def layer_of(step: Step, program: Program, feeding: set[str]) -> str:
+    """The layer a step belongs to: of an update, the one that owns the parameter. Each step of an inference is one.
+
+    Args:
+        feeding: as of :func:`feeding_output`; what else has no module of its own is the loss. Its backward steps, which
+            are not told from those of the outermost module, have no multiply-accumulates.
+    """
+    if not program.loss:
+        return step.name
     for name in step.outputs:
         if program.tensors[name].kind == "parameter":
-            return name.rpartition(".")[0] or step.source.module or LOSS_ROW
-    return step.source.module or (LOSS_ROW if program.loss else step.name)
+            return name.rpartition(".")[0] or step.source.module or ROOT_ROW
+    if step.source.module:
+        return step.source.module
+    return ROOT_ROW if step.phase != "forward" or feeding.intersection(step.outputs) else LOSS_ROW
+
+
+def feeding_output(program: Program) -> set[str]:
+    """Tensors that the output is computed from, the output among them."""
+    needed = {program.output}
+    for step in reversed(program.steps):
+        if step.phase == "forward" and needed.intersection(step.outputs):
+            needed.update(step.inputs)
+    return needed
 
 
 def buffer_names(program: Program, steps: Sequence[Step]) -> Mapping[str, str]:

@@ -20,7 +20,7 @@ from lab.cli import main
 from lab.commands.compile_network import Options, Outcome, compile_model, optimizer_of, report_lines
 from lab.commands.compile_source import BIAS, EVERYTHING, LAST, identifier, selected
 from lab.compiler.channels import Channels
-from lab.compiler.layer_rows import CALLERS, LOSS_ROW, LayerRow, layer_rows
+from lab.compiler.layer_rows import CALLERS, LOSS_ROW, ROOT_ROW, LayerRow, layer_rows
 from lab.compiler.operations.optimizer import Adam, Sgd, SgdMomentum
 from lab.errors import CompileError
 from lab.runtime_files import RUNTIME
@@ -124,6 +124,14 @@ def test_macs_and_bytes_by_layer(network: str, precision: str) -> None:
         assert training.variables_bytes == stored
         statistics = sum(4 * value.numel() for name, value in ZOO[network].build().named_buffers() if "running" in name)
         assert sum(row.weights_bytes for row in rows) == stored + statistics
+
+
+def test_what_the_outermost_module_computes_is_no_loss(users: Path) -> None:
+    done = compile_model(f"{users}:with_example", Options(loss="mse_loss"))
+    rows = {row.name: row for row in rows_of(done)}
+    assert set(rows) == {"left", "right", "head", ROOT_ROW, LOSS_ROW}
+    assert "binary" in rows[ROOT_ROW].kinds
+    assert rows[LOSS_ROW].macs_forward == rows[LOSS_ROW].macs_backward == 0
 
 
 @pytest.mark.parametrize("network", ["digits-mb-16", "vit"])
