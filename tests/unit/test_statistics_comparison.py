@@ -68,6 +68,18 @@ def test_equal_sets_differ_in_nothing() -> None:
     assert (found.p_value, found.delta, found.ratio, found.ratio_low, found.ratio_high) == (1.0, 0.0, 1.0, 1.0, 1.0)
 
 
+@pytest.mark.parametrize("count", [1, 5, 6, 30])
+def test_equal_sets_of_any_size_are_no_difference(count: int) -> None:
+    assert compare([5.0] * count, [5.0] * count).p_value == 1.0
+
+
+def test_an_interval_of_the_ratio_takes_six_repeats_on_both_sides() -> None:
+    six = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5]
+    assert np.isfinite(compare(six, six).ratio_low)
+    assert np.isnan(compare(six[1:], six).ratio_low)
+    assert np.isnan(compare(six, six[1:]).ratio_low)
+
+
 def test_where_there_is_no_ratio_there_is_none_said() -> None:
     assert np.isnan(compare([0.0] * 6, [1.0] * 6).ratio)
     assert np.isnan(compare([0.0] * 6, [1.0] * 6).ratio_low)
