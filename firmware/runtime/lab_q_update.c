@@ -52,44 +52,66 @@ static inline float factor_of(float rate, float weight_scale, float input_scale)
     return rate / weight_scale * (input_scale * (float)(1 << LAB_RANDOM_BITS));
 }
 
-/* Columns of one output from weight `first` on; returns by how much their sum changed. */
-static inline int32_t update_row(int8_t *row, int32_t flip, int32_t first, int32_t columns, const float *sums,
-                                 float factor, uint32_t random)
+/* Four neighbours whose place in the packed row is a multiple of four; returns by how much their sum changed. */
+static inline int32_t update_four(int8_t *four, int32_t flip, const float *sums, float factor, uint32_t random)
 {
     int32_t below = 0;
-    if (columns == 4 && (first & 3) == 0) {
-        int8_t *const four = row + 2 * first;
-        update_byte(four, flip, sums[0] * factor, &random, &below);
-        update_byte(four + 4, flip, sums[1] * factor, &random, &below);
-        update_byte(four + 2, flip, sums[2] * factor, &random, &below);
-        update_byte(four + 6, flip, sums[3] * factor, &random, &below);
-    } else {
-        for (int32_t column = 0; column < columns; column++) {
-            int8_t *const byte = row + lab_q_weight_index(0, first + column, 0);
-            update_byte(byte, flip, sums[column] * factor, &random, &below);
-        }
-    }
-    return below + columns;
+    update_byte(four, flip, sums[0] * factor, &random, &below);
+    update_byte(four + 4, flip, sums[1] * factor, &random, &below);
+    update_byte(four + 2, flip, sums[2] * factor, &random, &below);
+    update_byte(four + 6, flip, sums[3] * factor, &random, &below);
+    return below + 4;
 }
 
-/* Everything that does not change lies in locals: the weights are bytes, which may alias the context. */
+/* The four outputs of two pairs, four such neighbours each: nearly all weights of most layers. `update` is a copy: the
+ * weights are bytes, which may alias anything that has an address. */
+static void update_pairs(const lab_q_update_rows_t update, int32_t output, int32_t first, const float *sums)
+{
+    const uint32_t next_output = (uint32_t)update.inputs * LAB_RANDOM_STRIDE;
+    const int32_t pair_bytes = 2 * lab_dense_padded(update.inputs);
+    const float *const scale = update.weight_scale + output;
+    int32_t *const bias = update.bias + output;
+    int8_t *four = (int8_t *)update.weights + (output >> 1) * pair_bytes + 2 * first;
+    uint32_t random = update.key + (uint32_t)(output * update.inputs + first) * LAB_RANDOM_STRIDE;
+    for (int32_t row = 0; row < 4; row += 2) {
+        const float even = factor_of(update.rate, scale[row], update.input_scale);
+        const float odd = factor_of(update.rate, scale[row + 1], update.input_scale);
+        bias[row] -= update.bias_offset * update_four(four, INT8_MIN, sums, even, random);
+        random += next_output;
+        bias[row + 1] -= update.bias_offset * update_four(four + 1, 0, sums + 4, odd, random);
+        random += next_output;
+        four += pair_bytes;
+        sums += 8;
+    }
+}
+
+static void update_row(const lab_q_update_rows_t update, int32_t output, int32_t first, int32_t columns,
+                       const float *sums)
+{
+    const float factor = factor_of(update.rate, update.weight_scale[output], update.input_scale);
+    const int32_t flip = (int8_t)lab_q_weight_flip(output);
+    int8_t *const row = (int8_t *)update.weights + lab_q_weight_index(output, 0, update.inputs);
+    uint32_t random = update.key + (uint32_t)(output * update.inputs + first) * LAB_RANDOM_STRIDE;
+    int32_t below = 0;
+    for (int32_t column = 0; column < columns; column++) {
+        update_byte(row + lab_q_weight_index(0, first + column, 0), flip, sums[column] * factor, &random, &below);
+    }
+    update.bias[output] -= update.bias_offset * (below + columns);
+}
+
 void lab_q_update_rows(const void *context, const float *sums, const lab_f32_place_t *place)
 {
-    const lab_q_update_rows_t update = *(const lab_q_update_rows_t *)context;
-    const int32_t inputs = update.inputs;
-    const int32_t columns = place->column_end;
-    const int32_t row_end = place->row_end;
-    const int32_t first_row = place->row;
+    const lab_q_update_rows_t *const update = context;
+    const int32_t output = update->first_output + place->row;
     /* The place counts rows from the slice's first output; its rows are an output apart. */
-    const int32_t first = update.first + place->row_index[0] - first_row * inputs;
-    for (int32_t row = place->row_begin; row < row_end; row++) {
-        const int32_t output = update.first_output + first_row + row;
-        const float factor = factor_of(update.rate, update.weight_scale[output], update.input_scale);
-        const uint32_t random = update.key + (uint32_t)(output * inputs + first) * LAB_RANDOM_STRIDE;
-        int8_t *const bytes = (int8_t *)update.weights + lab_q_weight_index(output, 0, inputs);
-        const int32_t moved = update_row(bytes, (int8_t)lab_q_weight_flip(output), first, columns, sums + 4 * row,
-                                         factor, random);
-        update.bias[output] -= update.bias_offset * moved;
+    const int32_t first = update->first + place->row_index[0] - place->row * update->inputs;
+    const int32_t whole = place->row_begin == 0 && place->row_end == 4 && place->column_end == 4;
+    if (whole && (first & 3) == 0 && (output & 1) == 0) {
+        update_pairs(*update, output, first, sums);
+        return;
+    }
+    for (int32_t row = place->row_begin; row < place->row_end; row++) {
+        update_row(*update, output + row, first, place->column_end, sums + 4 * row);
     }
 }
 

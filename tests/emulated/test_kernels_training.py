@@ -39,7 +39,15 @@ CORES = {
 }
 BATCHES = settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture,
                                                                          HealthCheck.too_slow])  # fmt: skip
-CASES = st.lists(st.tuples(convolutions(), st.integers(1, 2**31)), min_size=8, max_size=8)
+# Whole tiles of four outputs and four neighbouring inputs, and what is left over of them.
+TILES = [
+    (Convolution(1, (4, 3), 8, 8, 1, (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)), False), 11),
+    (Convolution(2, (5, 6), 12, 10, 1, (3, 3), (2, 1), (1, 1), ((1, 1), (1, 1)), False), 12),
+    (Convolution(1, (9, 9), 36, 36, 36, (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)), True), 13),
+]
+CASES = st.lists(st.tuples(convolutions(), st.integers(1, 2**31)), min_size=8, max_size=8).map(
+    lambda drawn: drawn + TILES
+)
 RATE = np.float32(0.05)
 
 

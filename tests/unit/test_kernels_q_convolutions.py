@@ -127,6 +127,20 @@ def check_update(layer: Grid, found: tuple[Int8 | Int32, Int32], expected: tuple
     np.testing.assert_array_equal(found[1], bias)
 
 
+@pytest.mark.parametrize("chosen", [(0, 12, 0, 10), (4, 8, 2, 8), (4, 7, 1, 9), (2, 8, 0, 10)])
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 2)])
+def test_whole_tiles_and_what_is_left_over_follow_the_rule(
+    kernels: Kernels, chosen: Slice, kernel: tuple[int, int]
+) -> None:
+    """Slices that begin within tiles of four outputs and four neighbouring inputs, and at their edges."""
+    shape = Convolution(2, (4, 5), 12, 10, 1, kernel, (1, 1), (1, 1), ((0, 0), (0, 0)), False)
+    layer, x, gradient = grid(shape, 2), quantized_input(shape, 3), normal(np.random.default_rng(4), *shape.output_shape)
+    selected = selection(shape, chosen)[0]
+    sums = weight_gradient_in_order(shape, centred(layer, x), gradient)[selected]
+    found = update(kernels, layer, x, gradient, chosen, 1.0, 5)
+    check_update(layer, found, layer.updated(sums, selected, np.float32(0.05), layer.input_scale, xorshift32(5)))
+
+
 @UPDATES
 @given(data=st.data(), shape=convolutions(), seed=st.integers(1, 2**31), rate_scale=st.sampled_from([0.01, 1.0, 30.0]))
 def test_fused_updates_follow_the_rule_weight_by_weight(
