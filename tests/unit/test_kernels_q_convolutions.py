@@ -134,7 +134,8 @@ def test_whole_tiles_and_what_is_left_over_follow_the_rule(
 ) -> None:
     """Slices that begin within tiles of four outputs and four neighbouring inputs, and at their edges."""
     shape = Convolution(2, (4, 5), 12, 10, 1, kernel, (1, 1), (1, 1), ((0, 0), (0, 0)), False)
-    layer, x, gradient = grid(shape, 2), quantized_input(shape, 3), normal(np.random.default_rng(4), *shape.output_shape)
+    layer, x = grid(shape, 2), quantized_input(shape, 3)
+    gradient = normal(np.random.default_rng(4), *shape.output_shape)
     selected = selection(shape, chosen)[0]
     sums = weight_gradient_in_order(shape, centred(layer, x), gradient)[selected]
     found = update(kernels, layer, x, gradient, chosen, 1.0, 5)
