@@ -240,7 +240,8 @@ class Int8Weights:
         bias = storage.unfold(plain, memory[self._bias].numpy())
         gradient = self._geometry.to_torch_weight(values[self._gradient]).movedim(1, -1).reshape(plain.shape)
         scales = np.asarray(self._grid.scales, dtype=np.float32).reshape(-1, *(1,) * (plain.ndim - 1))
-        new = rule(plain.astype(np.float32), rate * gradient.numpy() / scales, scales)
+        step = np.asarray(rate * gradient.numpy() / scales, dtype=np.float32)
+        new = rule(plain.astype(np.float32), step, scales)
         rounded = np.clip(new, -127, 127).astype(np.int8)
         memory[self._name] = torch.from_numpy(storage.store(rounded)).reshape(memory[self._name].shape)
         memory[self._bias] = torch.from_numpy(storage.fold(rounded, bias))
@@ -259,7 +260,11 @@ def test_without_scaling_the_same_rate_does_not_learn(task: Task, int8: Built, s
     """The gradient of the integers is scale² times what a step on real weights takes: hardly a weight moves."""
     rng = np.random.default_rng(0)
     start, learnt = int8.accuracy_after(0), int8.accuracy_after(FEW_STEPS)
-    unscaled, moved = train_by_rule(task, stored, lambda weight, step, scale: stochastic(weight - step * scale * scale, rng))
+
+    def unscaled_rule(weight: Floats, step: Floats, scale: Floats) -> Floats:
+        return stochastic(weight - step * scale * scale, rng)
+
+    unscaled, moved = train_by_rule(task, stored, unscaled_rule)
     assert learnt >= start + 0.1
     weights = sum(task.module.get_parameter(name).numel() for name in task.trained)
     assert moved < 0.01 * weights
