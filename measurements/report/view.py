@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from markupsafe import Markup
 
-from measurements.record import Layer, Provenance, Record, Run, Trace
+from measurements.record import ArenaSchedule, Layer, Provenance, Record, Run, Trace
 from measurements.report.arena_chart import arena_svg, describe
 from measurements.report.charts import (
     Distribution,
@@ -27,8 +27,8 @@ from measurements.report.night import NightSummary
 from measurements.report.units import NO_FIGURE, exact, is_count, quantity, scale_for, short
 from measurements.report.zoom import Zoom, zoom
 
-LAYER_PREFIX = "layer/"
-"""Regions of single layers start with this."""
+LAYER_PREFIX, STEP_PREFIX = "layer/", "train.layer/"
+"""Regions of single layers, and of single steps of training, start with these."""
 
 _STATUS_WORDS = {"passed": "✓ passed", "failed": "✗ failed", "error": "⚠ error", "incomplete": "… incomplete"}
 _NIGHT_STATUS = {0: "passed", 1: "failed", 3: "error", 4: "incomplete"}
@@ -143,9 +143,10 @@ class LayerTable:
 
 
 @dataclass(frozen=True)
-class TrainingArena:
-    """A training step's arena: in words, and drawn."""
+class TrainingStepView:
+    """A training step: what each step of its schedule costs, and its arena in words and drawn."""
 
+    steps: LayerTable | None
     summary: str
     drawing: Markup
 
@@ -169,7 +170,7 @@ class RunView:
     raw: tuple[RawRow, ...]
     layers: LayerTable | None
     arena: MemoryMap | None
-    training: TrainingArena | None
+    training: TrainingStepView | None
     ram: tuple[Part, ...]
     ram_total: str
     power: PowerChart | None
@@ -304,7 +305,7 @@ def main_region(run: Run) -> str:
         record.region
         for record in run.records
         if record.metric in ("latency", "cycles")
-        and not record.region.startswith(LAYER_PREFIX)
+        and not _is_single(record.region)
         and record.region not in ("idle", "run")
     ]
     if "inference" in timed:
@@ -347,8 +348,8 @@ def layer_table(layers: Sequence[Layer]) -> LayerTable | None:
 
 def _run_view(run: Run, number: int, trace: Trace | None, buckets: tuple[int, int], few: bool) -> RunView:
     anchor = anchor_of(number)
-    plain = [record for record in run.records if not record.region.startswith(LAYER_PREFIX)]
-    layered = [record for record in run.records if record.region.startswith(LAYER_PREFIX)]
+    plain = [record for record in run.records if not _is_single(record.region)]
+    layered = [record for record in run.records if _is_single(record.region)]
     total = find_record(run, "peak_ram")
     ram = stacked(
         total.median if total else None,
@@ -374,7 +375,7 @@ def _run_view(run: Run, number: int, trace: Trace | None, buckets: tuple[int, in
         raw=tuple(_raw_row(record) for record in plain if len(record.raw) > 1),
         layers=layers,
         arena=arena,
-        training=_training_arena(run, anchor),
+        training=_training_step(run, anchor),
         ram=ram,
         ram_total=quantity(total.median, "bytes") if total else "",
         power=chart,
@@ -385,14 +386,36 @@ def _run_view(run: Run, number: int, trace: Trace | None, buckets: tuple[int, in
     )
 
 
-def _training_arena(run: Run, anchor: str) -> TrainingArena | None:
+def _training_step(run: Run, anchor: str) -> TrainingStepView | None:
     schedule = run.detail.training
     if schedule is None or not schedule.steps or not schedule.buffers:
         return None
     summary = f"{describe(schedule)}. Trained variables take {quantity(schedule.variables_bytes, 'bytes')} besides."
     title = f"One training step on {run.provenance.device}, {workload_name(run.provenance)}"
     # The drawing escapes every text it is given.
-    return TrainingArena(summary, Markup(arena_svg(schedule, title=title, identity=f"{anchor}-arena")))
+    drawing = Markup(arena_svg(schedule, title=title, identity=f"{anchor}-arena"))
+    return TrainingStepView(_step_table(schedule, run.records), summary, drawing)
+
+
+def _step_table(schedule: ArenaSchedule, records: Sequence[Record]) -> LayerTable | None:
+    """The steps of training with what was measured of each, as a table of layers without weights."""
+    measured: dict[tuple[str, str], float] = {(one.region, one.metric): one.median for one in records}
+    rows = []
+    for index, step in enumerate(schedule.steps):
+        region = f"{STEP_PREFIX}{index:02} {step.name}"
+        instructions = measured.get((region, "instructions"))
+        counted = int(instructions) if instructions is not None and math.isfinite(instructions) else None
+        kind = f"{step.operator}, {step.phase}"
+        cycles = measured.get((region, "cycles"))
+        rows.append(Layer(index, step.name, kind, step.macs, 0, cycles, counted))
+    table = layer_table(rows)
+    if table is None:
+        return None
+    return replace(table, summary=f"{len(rows)} steps, {_count(sum(row.macs for row in rows))} MACs.")
+
+
+def _is_single(region: str) -> bool:
+    return region.startswith((LAYER_PREFIX, STEP_PREFIX))
 
 
 def _missing(
@@ -469,7 +492,7 @@ def _models(runs: Sequence[Run], views: Sequence[RunView]) -> tuple[ModelRow, ..
 
 def find_record(run: Run, metric: str, region: str = "") -> Record | None:
     """Return the record of ``metric`` in ``region``, else in the whole run, else the first there is outside layers."""
-    matches = [r for r in run.records if r.metric == metric and not r.region.startswith(LAYER_PREFIX)]
+    matches = [r for r in run.records if r.metric == metric and not _is_single(r.region)]
     ranked = sorted(matches, key=lambda r: (r.region != region, r.region != "run"))
     return ranked[0] if ranked else None
 
@@ -552,7 +575,7 @@ def _timed_records(run: Run) -> list[Record]:
     chosen: dict[str, Record] = {}
     for metric in reversed(order):
         for record in run.records:
-            if record.metric == metric and not record.region.startswith(LAYER_PREFIX):
+            if record.metric == metric and not _is_single(record.region):
                 chosen[record.region] = record
     return list(chosen.values())
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from measurements.record import ArenaSchedule, Buffer, PlannedStep, RunDetail
 from measurements.report import render
 from measurements.report.arena_chart import arena_svg, describe, live_bytes, phases, role_of
+from measurements.report.view import page_view
+from measurements.statistics import make_record
 from measurements.store import Store
 from measurements.store.rows import run_row
 
@@ -145,6 +147,29 @@ def test_the_schedule_survives_the_store_and_is_on_the_page(tmp_path: Path) -> N
     assert len(ids) == len(set(ids))
     assert "Trained variables take 160" in page
     assert "Arena of a training step" not in render([make_run(1)], {})
+
+
+def test_steps_have_a_table_and_stay_out_of_the_main_figures() -> None:
+    cycles = [40_000.0, 3_000.0, 500.0, 6_000.0, 250.0]
+    steps = [
+        make_record(f"train.layer/{index:02} {step.name}", "cycles", "cycles", "emulated", [value])
+        for index, (step, value) in enumerate(zip(TRAINING.steps, cycles, strict=True))
+    ]
+    whole = make_record("train.step", "cycles", "cycles", "emulated", [sum(cycles)])
+    run = replace(make_run(1, records=[whole, *steps]), detail=RunDetail(training=TRAINING))
+    (view,) = page_view([run], {}, "page", ()).runs
+    assert [row.region for row in view.records] == ["train.step"]
+    assert len(view.layer_records) == len(steps)
+    assert view.training is not None
+    table = view.training.steps
+    assert table is not None
+    assert table.basis == "cycles"
+    assert [row.share for row in table.rows] == pytest.approx([value / sum(cycles) for value in cycles])
+    assert [(row.name, row.operator) for row in table.rows][3] == ("fc.mm", "matmul, backward")
+    assert table.rows[0].cycles_per_mac == "44.44"
+    page = render([run], {})
+    assert "Steps of training" in page
+    assert "5 steps, 980 MACs" in page
 
 
 def test_a_run_without_training_is_stored_as_before() -> None:
