@@ -59,7 +59,7 @@ def find_trends(
 
     Args:
         frame: from :func:`measurements.load`.
-        session_id: the night that the report is of; later ones are left out.
+        session_id: the night that the report is of; later ones are left out. One that is unknown has no histories.
         nights: how many nights back.
         detail: of a run by its id, for the layers that moved with a new change of the time a model takes.
 
@@ -67,8 +67,6 @@ def find_trends(
         StoreError: one figure was stored in two units.
         WorkloadError: a value is NaN or infinite.
     """
-    if frame.empty or session_id not in set(frame["session_id"]):
-        return Trends()
     tonight = set(frame.loc[frame["session_id"] == session_id, "run_id"])
     end = frame.loc[frame["session_id"] == session_id, "started"].max()
     ending = [one for one in histories(frame[frame["started"] <= end]) if one.runs[-1] in tonight]

@@ -73,6 +73,9 @@ def test_a_new_change_names_the_layers_that_moved(tmp_path: Path) -> None:
     assert rows["cycles"].moved.endswith(", 3 more")
     assert f"layers: 00 stem +{stem} cycles" in render([], {}, trends=found)
     assert f"layers: 00 stem +{stem} cycles" in render_markdown([], trends=found)
+    fill(tmp_path, [replace(STEPPED, steps=((3, 1.05),))], 5)
+    (old,) = [one for one in trends_of_store(tmp_path, session(4), 60).found if one.history.key.metric == "cycles"]
+    assert (old.is_new, old.moved) == (False, ())
 
 
 def test_later_nights_and_nights_too_far_back_are_left_out(tmp_path: Path) -> None:
@@ -81,7 +84,7 @@ def test_later_nights_and_nights_too_far_back_are_left_out(tmp_path: Path) -> No
     assert {one.runs for one in cut.histories} == {
         tuple(run_of(STEADY, night).run_id for night in range(6, 10)),
     }
-    assert find_trends(frame, "no such night", 4) == Trends()
+    assert find_trends(frame, "no such night", 4) == find_trends(frame[:0], session(9), 4) == Trends()
 
 
 def test_a_chart_places_every_night_and_every_change(trends: Trends) -> None:
