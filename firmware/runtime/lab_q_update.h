@@ -16,7 +16,8 @@
 #include "lab_f32_sink.h"
 #include "lab_random.h"
 
-/* Sink for packed rows (lab_dense.h): the gradient of a weight is input_scale * sum; a block's rows are outputs. */
+/* Sink for packed rows (lab_dense.h): the gradient of a weight is input_scale * sum; a block's rows are outputs, its
+ * columns begin at 0. */
 typedef struct {
     int32_t *weights;          /* of the whole tensor, packed */
     int32_t *bias;             /* of the whole tensor */
@@ -31,7 +32,7 @@ typedef struct {
 
 void lab_q_update_rows(const void *context, const float *sums, const lab_f32_place_t *place);
 
-/* Sink for depthwise weights [taps][channels] in plain order; a block's columns are channels. */
+/* Sink for depthwise weights [taps][channels] in plain order; a block's columns are channels, from 0 on. */
 typedef struct {
     int8_t *weights;           /* of the whole tensor */
     int32_t *bias;             /* of the slice's first channel */
