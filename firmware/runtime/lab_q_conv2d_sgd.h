@@ -1,8 +1,8 @@
 /* Update of a convolution's int8 weights from a stored gradient; see lab_q_update.h.
  *
- * weights are packed rows (lab_dense.h); gradient [output_count][kernel_height][kernel_width][channel_count / groups] is
- * that of the real weights of the slice; the others are left alone. With groups the slice must be everything. What is
- * folded into the bias moves along. No scratch. */
+ * weights are packed rows (lab_dense.h); gradient [output_count][kernel_height][kernel_width][channel_count / groups]
+ * is that of the real weights of the slice; the others are left alone. With groups the slice must be everything. What
+ * is folded into the bias moves along. No scratch. */
 #ifndef LAB_Q_CONV2D_SGD_H
 #define LAB_Q_CONV2D_SGD_H
 

@@ -1,7 +1,7 @@
 /* Random numbers for stochastic rounding: a counter-based generator, so that a number depends on the weight it rounds
  * and not on the order in which a kernel visits the weights. Each kernel call takes one step of xorshift32 (Marsaglia
  * 2003) for its key; weight i of the tensor, in storage order, gets the low 24 bits of a mix of key + i * 0x85EBCA6B
- * (the mix is the finaliser of MurmurHash3; its odd factor serves as the stride too, which saves Arm code a register). */
+ * (the mix is the finaliser of MurmurHash3; its odd factor is the stride too, which saves Arm code a register). */
 #ifndef LAB_RANDOM_H
 #define LAB_RANDOM_H
 
