@@ -33,7 +33,7 @@ LOSSES = {
 @click.option("--device", default="", help="Refuse what does not fit this device of the bench.")
 @click.option("--at-end/--immediate", default=False, help="Apply all updates at the end, or each gradient at once.")
 @click.option("--input-shape", default="", help="One sample, as 1,28,28, where MODEL returns no example.")
-@click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Samples of a training step.")
+@click.option("--batch", type=click.IntRange(1), help="Samples of a training step (default: MODEL's example, or 1).")
 @click.option("--seed", default=0, show_default=True, help="Of random weights and examples.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Write C, runtime and drawing here.")
 @click.pass_obj
@@ -51,7 +51,7 @@ def compile_command(
     device: str,
     at_end: bool,
     input_shape: str,
-    batch: int,
+    batch: int | None,
     seed: int,
     output: Path | None,
 ) -> None:

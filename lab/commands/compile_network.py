@@ -58,7 +58,7 @@ class Options:
         recompute_bytes, arena_limit_bytes: as for :func:`lab.compiler.compile`.
         at_end: whether all updates follow the backward pass, rather than each as soon as its gradient exists.
         input_shape: one sample, where MODEL brings no example.
-        batch: samples of a training step.
+        batch: samples of a training step; ``None`` for what MODEL brings, or 1.
         seed: of random weights and examples.
     """
 
@@ -72,7 +72,7 @@ class Options:
     arena_limit_bytes: int | None = None
     at_end: bool = False
     input_shape: tuple[int, ...] = ()
-    batch: int = 1
+    batch: int | None = None
     seed: int = 0
 
 
@@ -113,7 +113,7 @@ def compile_model(model: str, options: Options) -> Outcome:
     if is_function(model):
         network = from_function(model, options.input_shape, options.batch, options.seed)
     else:
-        network = from_zoo(model, options.batch, options.seed)
+        network = from_zoo(model, options.input_shape, options.batch, options.seed)
     return _train(network, options) if options.loss else _infer(network, options)
 
 
@@ -123,6 +123,7 @@ def _check_inference(options: Options) -> None:
         "--optimizer": options.optimizer,
         "--recompute-bytes": options.recompute_bytes,
         "--at-end": options.at_end,
+        "--batch": (options.batch or 1) > 1,
         "--precision float32": options.precision == "float32",
     }
     for option, value in given.items():
@@ -190,6 +191,8 @@ def _model_file(path: Path, options: Options) -> Outcome:
 
     if options.loss:
         raise ConfigError(f"{path} is a model file: it can be run, not trained", hint="give a PyTorch module to train")
+    if options.input_shape or options.batch is not None:
+        raise ConfigError(f"{path} has its own shapes", hint="leave out --input-shape and --batch")
     compiled, graph = import_model(
         path,
         name=options.name or identifier(path.stem),

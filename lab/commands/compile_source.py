@@ -47,11 +47,11 @@ def is_function(model: str) -> bool:
     return model.rpartition(":")[0].endswith(".py")
 
 
-def from_zoo(name: str, batch: int, seed: int) -> Network:
+def from_zoo(name: str, input_shape: Sequence[int], batch: int | None, seed: int) -> Network:
     """A network of the zoo with seeded random weights.
 
     Raises:
-        CompileError: there is none of this name.
+        CompileError: there is none of this name, or its inputs have another shape.
     """
     import torch
 
@@ -64,11 +64,17 @@ def from_zoo(name: str, batch: int, seed: int) -> Network:
             hint=f"the zoo has {', '.join(ZOO)}; or give path/to/file.py:function, a .tflite or an .onnx file",
         )
     entry = ZOO[name]
+    if input_shape and tuple(input_shape) != entry.input_shape:
+        raise CompileError(
+            f"--input-shape is {_sizes(input_shape)}; {name} takes {_sizes(entry.input_shape)}", hint="leave it out"
+        )
     torch.manual_seed(seed)
-    return Network(identifier(name), entry.build(), entry.example(batch, seed), entry.example(ZOO_CALIBRATION, seed))
+    return Network(
+        identifier(name), entry.build(), entry.example(batch or 1, seed), entry.example(ZOO_CALIBRATION, seed)
+    )
 
 
-def from_function(model: str, input_shape: Sequence[int], batch: int, seed: int) -> Network:
+def from_function(model: str, input_shape: Sequence[int], batch: int | None, seed: int) -> Network:
     """What a function of the user's returns: a module, or a module and an example input.
 
     The function is called without arguments, after ``torch.manual_seed(seed)``; its file may import its neighbours.
@@ -76,7 +82,7 @@ def from_function(model: str, input_shape: Sequence[int], batch: int, seed: int)
     Args:
         model: ``path/to/file.py:function``.
         input_shape: of one sample, where the function returns a module alone; the example is then random.
-        batch: samples of that example.
+        batch: samples of that example, 1 where ``None``; an example that the function returns must have as many.
         seed: of weights and example.
 
     Raises:
@@ -99,13 +105,23 @@ def from_function(model: str, input_shape: Sequence[int], batch: int, seed: int)
             f"{model} returned {type(made).__name__}", hint="return a torch.nn.Module, or (module, example input)"
         )
     if example is None and input_shape:
-        example = torch.randn(batch, *input_shape, generator=torch.Generator().manual_seed(seed))
+        example = torch.randn(batch or 1, *input_shape, generator=torch.Generator().manual_seed(seed))
     if not isinstance(example, torch.Tensor):
         raise CompileError(
             f"{model} returned a module without an example input",
             hint="return (module, example), or give --input-shape, such as 1,28,28 for one sample",
         )
+    wanted = (len(example) if batch is None else batch, *(input_shape or example.shape[1:]))
+    if tuple(example.shape) != wanted:
+        raise CompileError(
+            f"{model} returned an example of shape {_sizes(example.shape)}; the options ask for {_sizes(wanted)}",
+            hint="leave out --batch and --input-shape, or return the module alone",
+        )
     return Network(identifier(function), module, example)
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return ",".join(map(str, shape))
 
 
 @contextmanager

@@ -258,6 +258,7 @@ def test_a_model_file_is_compiled_and_not_trained(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.output.startswith("my_model: int8 inference, 1 steps")
     assert "a model file: it can be run, not trained" in refused(str(path), "--loss", "mse")
+    assert "has its own shapes" in refused(str(path), "--input-shape", "4")
     assert "cannot be read" in refused(str(tmp_path / "absent.onnx"))
 
 
@@ -279,6 +280,8 @@ def test_a_model_file_is_compiled_and_not_trained(tmp_path: Path) -> None:
         (("mlp", "--loss", "mse", "--arena-limit", "100"), ("training needs an arena of", "100 bytes are allowed")),
         (("mlp", "--arena-limit", "many"), ("'many' is not a size",)),
         (("mlp", "--input-shape", "3,x"), ("--input-shape is '3,x'", "1,28,28")),
+        (("mlp", "--loss", "mse", "--input-shape", "64"), ("--input-shape is 64; mlp takes 1,8,8",)),
+        (("mlp", "--batch", "2"), ("--batch is for training",)),
         (("mlp", "--device", "m4f", "--arena-limit", "1"), ("--device and --arena-limit",)),
         (("mlp", "--device", "m4g"), ("m4g",)),
         (("mlp", "--name", "no name"), ("is not a C identifier",)),
@@ -299,6 +302,8 @@ def test_a_users_file_that_does_not_work_is_named(users: Path) -> None:
     assert "returned int" in refused(f"{users}:number", "--loss", "mse")
     assert "--input-shape" in refused(f"{users}:alone", "--loss", "mse")
     assert "needs calibration data" in refused(f"{users}:with_example")
+    for option, value in (("--batch", "2"), ("--input-shape", "7")):
+        assert "returned an example of shape 1,6" in refused(f"{users}:with_example", "--loss", "mse", option, value)
     (users.parent / "broken.py").write_text("def net(:\n")
     assert "broken.py is no valid Python: line 1" in refused(f"{users.parent / 'broken.py'}:net")
     (users.parent / "lonely.py").write_text("import a_package_nobody_has\n")
