@@ -141,8 +141,10 @@ def test_systemd_has_nothing_to_say_about_the_units(tmp_path: Path) -> None:
 def test_kill_9_in_the_midst_of_a_cell_and_on_it_goes(tmp_path: Path) -> None:
     """Killed as soon as the journal says that the third cell has begun."""
     arguments = ["nightly", "--config", str(_config(tmp_path))]
+    # Whoever works in this checkout meanwhile would make another night of it.
+    no_git = {"GIT_DIR": str(tmp_path / "none")}
     victim = subprocess.Popen(
-        [sys.executable, "-c", _TINY, *arguments], cwd=tmp_path, env=_private(tmp_path),
+        [sys.executable, "-c", _TINY, *arguments], cwd=tmp_path, env=_private(tmp_path, **no_git),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -157,7 +159,7 @@ def test_kill_9_in_the_midst_of_a_cell_and_on_it_goes(tmp_path: Path) -> None:
     broken = newest(tmp_path / "store")
     assert broken is not None
     assert list(broken.progress.outcomes) == ["m4f/tiny", "m4f/tiny/refused"]
-    done = _nightly(tmp_path, *arguments[1:])
+    done = _nightly(tmp_path, *arguments[1:], **no_git)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"night {broken.progress.night} broke off after 2 cells; resumed" in done.stdout
     whole = newest(tmp_path / "store")
