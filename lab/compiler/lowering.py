@@ -503,6 +503,7 @@ REARRANGED = (
     "aten._unsafe_view.default",
     "aten.reshape.default",
     "aten.unsqueeze.default",
+    "aten.squeeze.default",
     "aten.squeeze.dim",
     "aten.squeeze.dims",
 )

@@ -69,23 +69,10 @@ def _check_steps(program: Program, values: dict[str, torch.Tensor], relative: fl
     for step in program.steps:
         if isinstance(step.operation, Update) or step.operation.alias:
             continue
-        if not step.operation.__class__.__module__.endswith(MINE):
-            continue
+        if step.operation.__class__.__module__.endswith(".conv2d"):
+            continue  # their descriptors are nested: test_kernels_f32_convolutions checks them
         inputs = [values[name] if name else None for name in step.inputs]
         check_kernel(step.operation, inputs, relative=relative, absolute=absolute)
-
-
-MINE = (
-    ".elementwise",
-    ".unary",
-    ".reduce",
-    ".normalisation",
-    ".pool",
-    ".softmax",
-    ".loss",
-    ".embedding",
-    ".optimizer",
-)
 
 
 def _physical(program: Program, sample: torch.Tensor) -> torch.Tensor:

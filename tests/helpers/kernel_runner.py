@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from lab.compiler.host import TRAP_UNDEFINED, build_shared_library
+from lab.compiler.host import TRAP_UNDEFINED, build_shared_library, needed_sources
 from lab.compiler.program import DType, Operation, Tensor, TrainingState, Update
 from lab.compiler.quantized import KernelCall
 from lab.runtime_files import RUNTIME
@@ -45,11 +45,11 @@ class StateStruct(ctypes.Structure):
 
 
 @cache
-def kernel_library(kernel: str) -> ctypes.CDLL:
-    """The kernel's file, with undefined behaviour trapped."""
+def kernel_library(header_file: str) -> ctypes.CDLL:
+    """The file of a header's kernels and what it needs, with undefined behaviour trapped."""
     folder = Path(tempfile.mkdtemp(prefix="lab_kernel_"))
-    source = RUNTIME / f"{kernel}.c"
-    build_shared_library([source], folder / "kernel.so", flags=("-O2", *TRAP_UNDEFINED, "-lm"))
+    sources = needed_sources([f'#include "{header_file}"'])
+    build_shared_library(sources, folder / "kernel.so", flags=("-O2", *TRAP_UNDEFINED, "-lm"))
     return ctypes.CDLL(str(folder / "kernel.so"))
 
 
@@ -184,7 +184,7 @@ def run_kernel(
         if state is None:
             raise AssertionError("an update needs a state")
         arguments.append(ctypes.byref(StateStruct(state.learning_rate, state.step, state.random)))
-    function = getattr(kernel_library(call.kernel), call.kernel)
+    function = getattr(kernel_library(call.header or f"{call.kernel}.h"), call.kernel)
     function.restype = None
     function(*arguments)
     for memory in [*memories, *made, scratch]:
@@ -204,7 +204,7 @@ def check_kernel(
     if isinstance(operation, Update):
         raise AssertionError("use check_update")
     expected = operation.run(inputs)
-    found = run_kernel(operation, inputs, expected)
+    found = run_kernel(operation, inputs, expected, over=operation.extends)
     for got, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(got, wanted.to(got.dtype), rtol=relative, atol=absolute, equal_nan=True)
     for index in operation.in_place:

@@ -81,6 +81,7 @@ def _permuted(lowered: Lowered, order: list[int]) -> Lowered:
     "aten._unsafe_view.default",
     "aten.reshape.default",
     "aten.unsqueeze.default",
+    "aten.squeeze.default",
     "aten.squeeze.dim",
     "aten.squeeze.dims",
     "aten.flatten.using_ints",
