@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import time
 import zlib
 from collections import deque
@@ -33,6 +34,7 @@ SILENT_MARKER = 2
 _RUN_KEYS = frozenset(("t", "s", "j", "n", "c", "w", "r", "f", "q"))
 BLOB_ALIGNMENT = 16  # BLOB_ALIGNMENT in firmware/runner/blob.h
 _PUT_OVERHEAD = 64
+_PASS = struct.Struct("<II")
 _DEATH_NOTICE_TRIES = 20
 
 Value = int | float | str | bytes | bool | None | Mapping[str, int]
@@ -336,6 +338,9 @@ class Session:
                 )
             if received.get("t") in ("done", "error"):
                 self._job = ""
+            if received.get("t") == "events":
+                yield from _parse_passes(received)
+                continue
             in_pieces = received.get("t") == "result" and "z" in received
             event = _join_result(received, partial) if in_pieces else _parse_event(received)
             if event is None:
@@ -345,8 +350,6 @@ class Session:
                 yield event
                 return
             yield event
-            if isinstance(event, RegionEvent) and "d" in received:
-                yield ResultEvent(event.index, _bytes(received, "d"))
             if isinstance(event, RegionEvent) and "v" in received:
                 yield _parse_metric(received)
 
@@ -595,6 +598,24 @@ def _parse_event(message: Mapping[str, Value]) -> Event | None:
             raise _parse_error(message)
         case _:
             return None
+
+
+def _parse_passes(message: Mapping[str, Value]) -> Iterator[Event]:
+    """Passes that share a frame, each followed by its result where there are results."""
+    passes, results = _bytes(message, "p"), _bytes(message, "d") if "d" in message else b""
+    count, rest = divmod(len(passes), _PASS.size)
+    if count == 0 or rest or len(results) % count:
+        raise ProtocolError(
+            f"frame 'events': 'p' has {len(passes)} bytes and 'd' {len(results)}, which is no whole number of passes"
+        )
+    region, first, end = _text(message, "r"), _integer(message, "i"), _integer(message, "b")
+    size = len(results) // count
+    for number, (gap, cycles) in enumerate(_PASS.iter_unpack(passes)):
+        begin = end + gap
+        end = begin + cycles
+        yield RegionEvent(region, first + number, begin, end)
+        if size:
+            yield ResultEvent(first + number, results[number * size : (number + 1) * size])
 
 
 def _parse_metric(message: Mapping[str, Value]) -> MetricEvent:

@@ -18,6 +18,9 @@
 /* Leaves room for the other keys of a result frame. */
 #define RESULT_CHUNK 960u
 #define EVENT_RESULT_BYTES 256u
+#define GATHERED_PASSES 32u
+#define GATHERED_RESULT_BYTES 512u
+#define PASS_BYTES 8u
 
 static wire_receiver_t receiver;
 static wire_frame_t frame;
@@ -27,6 +30,18 @@ static uint32_t next_sent;
 static uint32_t events;
 static uint32_t results;
 
+/* Passes that wait to be sent in one frame. */
+static struct {
+    const char *region;
+    uint32_t count;
+    uint32_t first_index;
+    uint32_t result_bytes;
+    uint64_t begin;
+    uint64_t end;
+    uint8_t passes[GATHERED_PASSES * PASS_BYTES];
+    uint8_t results[GATHERED_RESULT_BYTES];
+} gathered;
+
 /* ---- sending ---- */
 
 static void begin(const char *type)
@@ -35,8 +50,11 @@ static void begin(const char *type)
     wire_add_text(&frame, "t", type);
 }
 
+static void send_gathered(void);
+
 static void begin_sequenced(const char *type)
 {
+    send_gathered();
     begin(type);
     wire_add_uint(&frame, "s", next_sent++);
 }
@@ -105,8 +123,64 @@ static void begin_event(const char *region, uint32_t index, uint64_t begin_cycle
     events++;
 }
 
+static void put_le32(uint8_t *bytes, uint64_t value)
+{
+    for (uint32_t i = 0; i < 4; i++)
+        bytes[i] = (uint8_t)(value >> (8u * i));
+}
+
+static void send_gathered(void)
+{
+    uint32_t count = gathered.count;
+    if (count == 0)
+        return;
+    gathered.count = 0;
+    begin_sequenced("events");
+    wire_add_text(&frame, "r", gathered.region);
+    wire_add_uint(&frame, "i", gathered.first_index);
+    wire_add_uint(&frame, "b", gathered.begin);
+    wire_add_bytes(&frame, "p", gathered.passes, (size_t)count * PASS_BYTES);
+    if (gathered.result_bytes != 0)
+        wire_add_bytes(&frame, "d", gathered.results, (size_t)count * gathered.result_bytes);
+    finish();
+}
+
+/* Whether a pass continues those that wait. None waits longer than a second. */
+static bool continues(const char *region, uint32_t index, uint64_t begin_cycles, uint64_t end_cycles, uint32_t bytes)
+{
+    return gathered.count < GATHERED_PASSES && region == gathered.region && bytes == gathered.result_bytes &&
+           index == gathered.first_index + gathered.count && begin_cycles - gathered.end <= UINT32_MAX &&
+           (gathered.count + 1) * bytes <= GATHERED_RESULT_BYTES && end_cycles - gathered.begin <= lab_port.clock_hz;
+}
+
+static void gather(const char *region, uint32_t index, uint64_t begin_cycles, uint64_t end_cycles, const uint8_t *data,
+                   uint32_t bytes)
+{
+    if (gathered.count != 0 && !continues(region, index, begin_cycles, end_cycles, bytes))
+        send_gathered();
+    if (gathered.count == 0) {
+        gathered.region = region;
+        gathered.first_index = index;
+        gathered.result_bytes = bytes;
+        gathered.begin = begin_cycles;
+        gathered.end = begin_cycles;
+    }
+    uint8_t *pass = gathered.passes + gathered.count * PASS_BYTES;
+    put_le32(pass, begin_cycles - gathered.end);
+    put_le32(pass + 4, end_cycles - begin_cycles);
+    for (uint32_t i = 0; i < bytes; i++)
+        gathered.results[gathered.count * bytes + i] = data[i];
+    gathered.count++;
+    gathered.end = end_cycles;
+    events++;
+}
+
 void session_event(const char *region, uint32_t index, uint64_t begin_cycles, uint64_t end_cycles)
 {
+    if (end_cycles - begin_cycles <= UINT32_MAX) {
+        gather(region, index, begin_cycles, end_cycles, NULL, 0);
+        return;
+    }
     begin_event(region, index, begin_cycles, end_cycles);
     finish();
 }
@@ -114,15 +188,13 @@ void session_event(const char *region, uint32_t index, uint64_t begin_cycles, ui
 void session_event_with_result(const char *region, uint32_t index, uint64_t begin_cycles, uint64_t end_cycles,
                                const uint8_t *data, uint32_t bytes)
 {
-    begin_event(region, index, begin_cycles, end_cycles);
-    bool fits = bytes <= EVENT_RESULT_BYTES;
-    if (fits) {
-        wire_add_bytes(&frame, "d", data, bytes);
+    if (bytes <= EVENT_RESULT_BYTES && end_cycles - begin_cycles <= UINT32_MAX) {
+        gather(region, index, begin_cycles, end_cycles, data, bytes);
         results++;
+        return;
     }
-    finish();
-    if (!fits)
-        session_result(index, data, bytes);
+    session_event(region, index, begin_cycles, end_cycles);
+    session_result(index, data, bytes);
 }
 
 void session_event_with_metric(const char *region, uint32_t index, uint64_t begin_cycles, uint64_t end_cycles,
@@ -184,6 +256,7 @@ void session_crash(const char *code, const char *message, const char *const *nam
 {
     static const uint8_t flush = 0;
     port_write(&flush, 1);
+    send_gathered();
     begin_error(code, "fault", message);
     wire_add_uint_map(&frame, "g", names, values, count);
     wire_add_text(&frame, "r", region_running());

@@ -13,8 +13,10 @@ void session_init(void);
 /* Takes one received byte; runs a whole job when the byte completes a `run` frame. */
 void session_receive(uint8_t byte);
 
+/* Passes of one region with neighbouring indices share a frame, since a UART counts bytes: they leave with the next frame
+ * of another kind, when there are many of them, or with the pass that ends more than a second after the first began. */
 void session_event(const char *region, uint32_t index, uint64_t begin, uint64_t end);
-/* An event and the result of its pass; in one frame where the result is short, since a UART counts bytes. */
+/* An event and the result of its pass, which travels along where it is short. */
 void session_event_with_result(const char *region, uint32_t index, uint64_t begin, uint64_t end, const uint8_t *data,
                                uint32_t bytes);
 /* An event and a number that belongs to its pass. */

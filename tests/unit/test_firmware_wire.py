@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import struct
 import subprocess
 import zlib
 from collections.abc import Iterator
@@ -387,6 +388,28 @@ def test_the_device_says_hello_by_itself_with_all_that_the_specification_lists(r
     assert hello["st"] in STACK_BYTES
 
 
+def unpacked(
+    received: list[Message],
+) -> tuple[list[tuple[object, int, int, int]], dict[int, bytes]]:
+    """Region, index, begin and end of every pass, and the results by index, from frames ``events``."""
+    passes: list[tuple[object, int, int, int]] = []
+    results: dict[int, bytes] = {}
+    for message in received:
+        if message["t"] != "events":
+            continue
+        packed, data = message["p"], message.get("d", b"")
+        assert isinstance(packed, bytes)
+        assert isinstance(data, bytes)
+        end, size = int(str(message["b"])), len(data) * 8 // len(packed)
+        for number, (gap, cycles) in enumerate(struct.iter_unpack("<II", packed)):
+            index = int(str(message["i"])) + number
+            passes.append((message["r"], index, end + gap, end + gap + cycles))
+            end += gap + cycles
+            if size:
+                results[index] = data[number * size : (number + 1) * size]
+    return passes, results
+
+
 def test_infer_reports_every_pass_every_result_and_the_end(runner: Runner) -> None:
     samples = [bytes((17 * k + i) & 0xFF for i in range(SAMPLE_BYTES)) for k in range(3)]
     runner.send(put(1, "samples", b"".join(samples)))
@@ -396,10 +419,11 @@ def test_infer_reports_every_pass_every_result_and_the_end(runner: Runner) -> No
     *received, done = runner.until("done", "error")
     numbers = [message["s"] for message in [*received, done]]
     assert numbers == list(range(1, len(numbers) + 1))
-    passes = [(m["r"], m["i"]) for m in received if m["t"] == "event"]
-    assert passes == [("inference", i) for i in (0, 0, 1, 1, 2, 2)] + [("layer", i) for i in (0, 1)] * 3
-    assert all(int(str(m["e"])) >= int(str(m["b"])) for m in received if m["t"] == "event")
-    results = {m["i"]: m["d"] for m in received if "d" in m}
+    passes, results = unpacked(received)
+    inferences, layers = [("inference", i) for i in (0, 0, 1, 1, 2, 2)], [("layer", i) for i in (0, 1)] * 3
+    assert [one[:2] for one in passes] == inferences + layers
+    assert all(begin <= end for _, _, begin, end in passes)
+    assert [one[3] for one in passes[:6]] < [one[2] for one in passes[6:]]
     assert results == {k: expected_output(sample) for k, sample in enumerate(samples)}
     assert (done["n"], done["x"], done["a"]) == (12, 3, SAMPLE_BYTES)
     assert 0 < int(str(done["y"])) < max(STACK_BYTES)
@@ -422,8 +446,8 @@ def test_blobs_arrive_whole_in_any_chunks_and_repeats_change_nothing(
     count = len(data) // SAMPLE_BYTES
     shared_runner.send(run(sequence + 1, "infer", n="samples", c=count, w=0, r=1, f=0, q=0))
     received = shared_runner.until("done", "error")
-    outputs = [message["d"] for message in received if "d" in message]
-    assert outputs == [expected_output(data[i * SAMPLE_BYTES : (i + 1) * SAMPLE_BYTES]) for i in range(count)]
+    samples = [data[i * SAMPLE_BYTES : (i + 1) * SAMPLE_BYTES] for i in range(count)]
+    assert list(unpacked(received)[1].values()) == [expected_output(sample) for sample in samples]
 
 
 garbled = st.one_of(
@@ -473,7 +497,7 @@ def test_a_repeated_run_is_acknowledged_and_not_run_again(runner: Runner) -> Non
     runner.send(job)
     assert runner.next() == {"t": "ack", "a": 2}
     runner.send(run(3, "infer", n="samples", c=1))
-    assert [m["t"] for m in runner.until("done")] == ["ack", "event", "done"]
+    assert [m["t"] for m in runner.until("done")] == ["ack", "events", "done"]
 
 
 @pytest.mark.parametrize(
@@ -504,8 +528,8 @@ def test_more_blobs_than_the_table_holds_are_refused_and_old_ones_survive(runner
     runner.send(put(9, "one too many", b"x"))
     assert runner.next()["c"] == "size"
     runner.send(run(9, "infer", n="samples", c=1))
-    results = [m["d"] for m in runner.until("done") if "d" in m]
-    assert results == [expected_output(bytes(range(SAMPLE_BYTES)))]
+    _, results = unpacked(runner.until("done"))
+    assert list(results.values()) == [expected_output(bytes(range(SAMPLE_BYTES)))]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ once, so every time-out here is zero and nothing sleeps.
 from __future__ import annotations
 
 import itertools
+import struct
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -534,15 +535,30 @@ def test_a_job_and_its_parameters() -> None:
     assert device.executed == [{**sent, "lanes": 8}]
 
 
-def test_a_result_may_come_with_its_event() -> None:
-    device = Device([{**event(0), "d": b"\x07\x08"}, {**DONE, "n": 1, "x": 1}])
+def shared(*passes: tuple[int, int], **more: object) -> Message:
+    """Passes of one frame: gap and cycles of each, from cycle 100 and index 3 on."""
+    return {"t": "events", "r": "layer", "i": 3, "b": 100, "p": b"".join(struct.pack("<II", *one) for one in passes),
+            **more}  # fmt: skip
+
+
+def test_passes_that_share_a_frame_come_one_by_one() -> None:
+    device = Device([shared((0, 40), (5, 7)), shared((0, 2**32 - 1), (2**32 - 1, 1), d=b"abcd"), DONE])
     got = list(opened(device).run(Job("infer", b"", 1)))
-    assert got[:2] == [RegionEvent("inference", 0, 0, 42), ResultEvent(0, b"\x07\x08")]
+    assert got[:2] == [RegionEvent("layer", 3, 100, 140), RegionEvent("layer", 4, 145, 152)]
+    assert got[2:6] == [
+        RegionEvent("layer", 3, 100, 99 + 2**32), ResultEvent(3, b"ab"),
+        RegionEvent("layer", 4, 98 + 2**33, 99 + 2**33), ResultEvent(4, b"cd"),
+    ]  # fmt: skip
 
 
-def test_a_result_with_an_event_must_be_bytes() -> None:
-    with pytest.raises(ProtocolError, match="'d' is 'text', expected bytes"):
-        list(opened(Device([{**event(0), "d": "text"}, DONE])).run(Job("infer", b"", 1)))
+@pytest.mark.parametrize(
+    "message",
+    [shared(), {**shared(), "p": b"1234567"}, shared((0, 1), (0, 1), d=b"abc")],
+    ids=["none", "half a pass", "half a result"],
+)
+def test_passes_that_make_no_whole_number_are_refused(message: Message) -> None:
+    with pytest.raises(ProtocolError, match="no whole number of passes"):
+        list(opened(Device([message, DONE])).run(Job("infer", b"", 1)))
 
 
 def test_the_marker_line_is_left_silent_on_request() -> None:
@@ -688,6 +704,9 @@ def test_a_crash_carries_registers_and_region() -> None:
         ({"t": "event", "r": "x", "i": 0, "b": 0.5, "e": 1}, "b"),
         ({"t": "event", "r": "x", "i": 0, "b": 0}, "e"),
         ({"t": "event", "r": "x", "i": 0, "b": 5, "e": 4}, "e"),
+        (shared((0, 1), d="text"), "d"),
+        ({**shared((0, 1)), "p": 3}, "p"),
+        ({**shared((0, 1)), "i": None}, "i"),
         ({"t": "metric", "n": "x", "v": "much"}, "v"),
         ({"t": "metric", "n": "x", "v": True}, "v"),
         ({"t": "metric", "v": 1}, "n"),
