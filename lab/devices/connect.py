@@ -42,7 +42,8 @@ def connected(entry: Entry, cache: Path) -> Iterator[Device]:
     """
     with ExitStack() as stack:
         if entry.board.device_class == "host":
-            device: Device = Host(Identity(entry.name, firmware_of(entry.board), "hardware", "", frozenset(entry.features)))
+            identity = Identity(entry.name, firmware_of(entry.board), "hardware", "", frozenset(entry.features))
+            device: Device = Host(identity)
         elif entry.board.device_class == "mcu" and entry.emulated:
             device = _emulated_mcu(entry, cache, stack)
         elif entry.board.device_class == "mcu":
