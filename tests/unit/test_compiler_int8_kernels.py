@@ -1,9 +1,10 @@
-"""Kernels int8 training brought: tables, max pooling with places, padding with zero points."""
+"""Kernels int8 training brought: tables, products, max pooling with places, padding with zero points."""
 
 from __future__ import annotations
 
 import ctypes
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,13 +17,15 @@ from torch import nn
 from lab.compiler import compile_with_reference
 from lab.compiler.host import TRAP_UNDEFINED, HostModel, build_shared_library
 from lab.compiler.operations.copy import StridedExtend, StridedWrite
-from lab.compiler.operations.int8 import Int8MaxPoolPlaces, TableGradient
+from lab.compiler.operations.int8 import Int8InPlace, Int8MaxPoolPlaces, TableGradient
 from lab.compiler.operations.pool import Windows
 from lab.compiler.operations.unary import Gelu, Hardswish, HardswishGradient, Sigmoid, SigmoidGradient, Tanh, Unary
 from lab.compiler.operators.geometry import Window
 from lab.compiler.operators.max_pool2d import QuantizedMaxPool2d
+from lab.compiler.operators.multiply import Multiply
 from lab.compiler.operators.table import QuantizedTable, table_of
 from lab.compiler.quantized import Affine
+from lab.errors import CompileError
 from lab.runtime_files import RUNTIME
 
 EXAMPLES = settings(max_examples=20, deadline=None)
@@ -132,6 +135,34 @@ def test_max_pool_finds_the_first_maximum(
 
 @given(
     seed=SEEDS,
+    periods=st.sampled_from([(24, 24), (24, 4), (6, 24), (24, 1)]),
+    affines=st.tuples(AFFINES, AFFINES),
+    steps=st.floats(0.3, 300.0),
+)
+@EXAMPLES
+def test_product_of_real_values(
+    seed: int, periods: tuple[int, int], affines: tuple[Affine, Affine], steps: float
+) -> None:
+    """The product of real values within two roundings: half a step, and half a step of what is shifted away."""
+    output = Affine(affines[0].scale * affines[1].scale * steps, -3)
+    layer = Multiply().quantize(affines, output)
+    operation = Int8InPlace(layer, ((periods[0],), (periods[1],)), (24,))
+    generator = torch.Generator().manual_seed(seed)
+    factors = [torch.randint(-128, 128, (size,), generator=generator).to(torch.int8) for size in periods]
+    found = run_kernel(operation, factors, [torch.zeros(24, dtype=torch.int8)])[0].double()
+    assert torch.equal(operation.run(factors)[0].double().reshape(-1), found)
+    over = 0 if periods[0] == 24 else 1
+    again = run_kernel(operation, factors, [torch.zeros(24, dtype=torch.int8)], over=over)[0].double()
+    assert torch.equal(again, found)
+    first, second = (
+        (x.double() - one.zero_point).repeat(24 // len(x)) for x, one in zip(factors, affines, strict=True)
+    )
+    wanted = (first * second / steps + output.zero_point).clamp(-128, 127)
+    assert float((found - wanted).abs().max()) <= 0.5 + min(0.5, 1 / steps) + 1e-6
+
+
+@given(
+    seed=SEEDS,
     size=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5)),
     sides=st.tuples(*[st.integers(0, 2)] * 4),
     zero_point=st.integers(-128, 127),
@@ -179,3 +210,39 @@ def test_inference_of_functions(layer: nn.Module, tmp_path_factory: pytest.TempP
         expected = module(data).numpy()
     error = np.abs(compiled.output.dequantize(integers) - expected)
     assert error.mean() < 0.02 * (expected.max() - expected.min())
+
+
+class Excitation(nn.Module):
+    """A feature map by one number per channel, and by another feature map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gate, self.last = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        gated = torch.sigmoid(self.gate(nn.functional.adaptive_avg_pool2d(x, 1))) * x
+        y: torch.Tensor = self.last(gated * x).mean((2, 3))
+        return y
+
+
+def test_inference_of_products(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, data = Excitation(), torch.randn(16, 1, 6, 6)
+    compiled, graph = compile_with_reference(module, data[:1], calibration=data)
+    samples = compiled.input.quantize(data.permute(0, 2, 3, 1).contiguous().numpy())
+    integers = graph.run_integer(samples)
+    np.testing.assert_array_equal(HostModel(compiled, tmp_path).run(samples), integers)
+    with torch.no_grad():
+        expected = module(data).numpy()
+    error = np.abs(compiled.output.dequantize(integers) - expected)
+    assert error.mean() < 0.02 * (expected.max() - expected.min())
+
+
+def test_products_that_are_repeated_in_another_way_are_refused() -> None:
+    class Rows(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(x) * nn.functional.avg_pool2d(x, (1, 4))
+
+    with pytest.raises(CompileError, match=r"aten\.mul.* \(4, 1, 2\) and \(4, 4, 2\) \(NHWC\) differ"):
+        compile_with_reference(Rows(), torch.randn(1, 2, 4, 4), calibration=torch.randn(4, 2, 4, 4))

@@ -59,6 +59,22 @@ class Residual(nn.Module):
         return y
 
 
+class Gated(nn.Module):
+    """Squeeze and excitation, and a product of two feature maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.squeeze, self.excite = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1)
+        self.left, self.right, self.head = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.hardswish(self.first(x))
+        gate = functional.hardsigmoid(self.excite(functional.relu(self.squeeze(functional.adaptive_avg_pool2d(x, 1)))))
+        x = gate * x
+        y: torch.Tensor = self.head((self.left(x) * self.right(x)).mean((2, 3)))
+        return y
+
+
 class TwoClassifierLayers(nn.Module):
     """A sum behind the classifier stays in float32; the layer beside it does not."""
 
@@ -103,6 +119,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "max pool of a sequence": (lambda: sequences(nn.MaxPool1d(2), nn.Conv1d(4, 4, 3)), SEQUENCE),
     "concatenation": (Branches, IMAGE),
     "padding": (Padded, IMAGE),
+    "products": (Gated, IMAGE),
     "residual": (Residual, IMAGE),
     "classifier in the middle": (TwoClassifierLayers, (8,)),
     "no classifier": (lambda: nn.Sequential(*list(images(nn.ReLU()))[:-1]), IMAGE),

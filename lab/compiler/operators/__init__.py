@@ -11,6 +11,7 @@ from lab.compiler.operators import depthwise_conv2d as depthwise_conv2d
 from lab.compiler.operators import identity as identity
 from lab.compiler.operators import linear as linear
 from lab.compiler.operators import max_pool2d as max_pool2d
+from lab.compiler.operators import multiply as multiply
 from lab.compiler.operators import pad as pad
 from lab.compiler.operators import reshape as reshape
 from lab.compiler.operators import table as table

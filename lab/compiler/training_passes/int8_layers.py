@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from lab.compiler.graph import Clamp, Operator, Shape
-from lab.compiler.operations.elementwise import Binary
+from lab.compiler.operations.elementwise import Binary, BroadcastBinary
 from lab.compiler.operations.matmul import UNBOUNDED
 from lab.compiler.operations.pool import BYTE_PLACES, AvgPool2d, MaxPool2d, MaxPool2dPlaces, Windows
 from lab.compiler.operations.reduce import Sum
@@ -17,6 +17,7 @@ from lab.compiler.operators.avg_pool2d import AvgPool2d as AveragePool
 from lab.compiler.operators.clamp import Activation
 from lab.compiler.operators.geometry import Window
 from lab.compiler.operators.max_pool2d import MaxPool2d as MaximumPool
+from lab.compiler.operators.multiply import Multiply
 from lab.compiler.operators.table import table_of
 from lab.compiler.program import Operation, Program, Step
 
@@ -57,12 +58,35 @@ def plain_layer(program: Program, step: Step) -> PlainLayer | None:
     if type(operation) is Binary and operation.function == "sum" and len(inputs) == 2:
         plain = operation.first_scale == operation.second_scale == 1.0
         return PlainLayer(Add(), inputs, output) if plain else None
+    if isinstance(operation, Binary) and operation.function == "product":
+        return _product(program, step, operation)
     if isinstance(operation, ClampValues):
         clamp = Clamp(operation.low, operation.high)
         return PlainLayer(Activation(clamp), inputs, output, clamp)
     if isinstance(operation, Unary):
         return PlainLayer(table_of(operation), inputs, output)
     return _pool(operation)
+
+
+def _product(program: Program, step: Step, operation: Binary) -> PlainLayer | None:
+    """A product where one operand has the output's size and the other is repeated as a whole."""
+    size = program.tensors[step.outputs[0]].elements
+    periods = [size, size]
+    if isinstance(operation, BroadcastBinary):
+        periods = [_period(operation.shape, strides) for strides in (operation.first, operation.second)]
+    if max(periods) != size or min(periods) == 0:
+        return None
+    return PlainLayer(Multiply(), ((periods[0],), (periods[1],)), (size,))
+
+
+def _period(shape: Shape, strides: Shape) -> int:
+    """Elements after which a dense operand starts anew; 0 where it lies in another way."""
+    step = 1
+    for axis in reversed(range(len(shape))):
+        if strides[axis] != step:
+            return step if not any(strides[: axis + 1]) else 0
+        step *= shape[axis]
+    return step
 
 
 def _pool(operation: Operation) -> PlainLayer | None:

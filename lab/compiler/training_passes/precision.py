@@ -207,8 +207,8 @@ def _quantize_plain(work: _Int8, step: Step) -> None:
     if plain is None:
         raise CompileError(
             f"'{step.name}' ({step.operation.label}) at {step.source} has no int8 form",
-            hint="use precision='float32'; int8 takes convolutions, linear layers, sums, concatenations, pools, "
-            "padding and functions of one value",
+            hint="use precision='float32'; int8 takes convolutions, linear layers, sums, products, concatenations, "
+            "pools, padding and functions of one value",
         )
     operator, output = plain.operator, step.outputs[0]
     sources = [_affine_of(work, name, step) for name in step.inputs if name]
