@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from lab.compiler import compile
 from lab.compiler.graph import to_nhwc
 from lab.compiler.host import HostTraining
 from lab.compiler.joint import export_training
@@ -115,3 +116,9 @@ def test_plans_meet_the_lower_bound(name: str) -> None:
     assert max(ratios) <= RATIO
     assert plans[2].arena_bytes <= plans[1].arena_bytes
     assert sparse.arena_bytes < plans[2].arena_bytes
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ZOO.items() if len(entry.input_shape) == 3 and name != "vit"])
+def test_int8_inference_plans_meet_the_lower_bound(name: str) -> None:
+    compiled = compile(network(name), ZOO[name].example(), calibration=ZOO[name].example(2))
+    assert compiled.arena_bytes <= RATIO * compiled.lower_bound_bytes
