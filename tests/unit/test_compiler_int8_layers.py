@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from lab.compiler.host import HostTraining
+from lab.compiler.operations.int8 import Int8MaxPoolPlaces
 from lab.compiler.operations.optimizer import Sgd
 from lab.compiler.training import compile_training
 from lab.errors import CompileError
@@ -141,6 +142,23 @@ def test_c_equals_the_integer_reference(network: str, tmp_path: Path) -> None:
     assert found.floats < 1e-6
     assert found.moved > 0
     assert found.losses == pytest.approx(found.reference_losses, rel=1e-6)
+
+
+def test_layers_in_front_of_what_is_trained_keep_nothing(tmp_path: Path) -> None:
+    """No places of maxima, no masks: their gradients are not asked for."""
+    torch.manual_seed(3)
+    data = torch.randn(8, *IMAGE)
+    module = images(nn.Hardswish(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 1), nn.ReLU())
+    model = compile_int8(module.eval(), data, ["3.weight", "3.bias"])
+    labels = [step.operation.label for step in model.program.steps]
+    assert not any(isinstance(step.operation, Int8MaxPoolPlaces) for step in model.program.steps)
+    assert labels.count("max_pool2d") == 1
+    assert "table.gradient" not in labels
+    assert labels.count("mask") + labels.count("clamp.gradient") == 1
+    found = train_beside_reference(model, tmp_path, data, [0, 1, 2], 0.05)
+    assert (found.weights, found.floats) == (0, 0.0)
+    assert found.bias_steps <= 1
+    assert found.moved > 0
 
 
 def test_a_float32_output_that_backward_reads(tmp_path: Path) -> None:
