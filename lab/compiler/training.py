@@ -79,9 +79,18 @@ def trained_names(module: torch.nn.Module, train: Selection) -> list[str]:
 
 
 def default_target(module: torch.nn.Module, example: torch.Tensor, loss: Loss) -> torch.Tensor:
-    """A target the loss takes: labels for cross-entropy, the output's shape for others."""
+    """A target the loss takes: labels for cross-entropy, the output's shape for others.
+
+    Raises:
+        CompileError: the module returns something else than one tensor.
+    """
     with torch.no_grad():
         output = module(example)
+    if not isinstance(output, torch.Tensor):
+        raise CompileError(
+            f"{type(module).__name__} returns a {type(output).__name__}, the loss takes one tensor",
+            hint="return one tensor",
+        )
     labelled = isinstance(loss, (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss)) or loss in (
         torch.nn.functional.cross_entropy,
         torch.nn.functional.nll_loss,

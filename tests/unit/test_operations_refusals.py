@@ -179,3 +179,5 @@ def test_a_module_with_several_outputs_is_refused() -> None:
     error = refused(Pair(4, 4), torch.randn(2, 4))
     assert "returns a tuple" in str(error)
     assert error.hint == "return one tensor"
+    with pytest.raises(CompileError, match="returns a tuple"):
+        compile(Pair(4, 4), torch.randn(2, 4), loss=nn.functional.cross_entropy, train=["weight"], precision="float32")
