@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from helpers.sandbox import foreign_names, private_places
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["pytester"]
+
+# Workers side by side: OpenMP's threads wait by spinning, and twice as many of them as cores take up to ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How fast a shared machine is today says nothing of the code.
 settings.register_profile("lab", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)

@@ -188,7 +188,7 @@ def test_a_failure_of_the_bench_is_an_error_with_its_way_out(outcomes: Session) 
     [
         ("test_device_breaks", "hard fault at main"),
         ("test_refused_by_the_workload", "accuracy 0.1 is below its floor of 0.9"),
-        ("test_unknown_workload", "there is no workload 'tinny'; there are: spoken-digits, tiny"),
+        ("test_unknown_workload", "there is no workload 'tinny'; there are: digits-transfer, spoken-digits, tiny"),
         ("test_unknown_variant", "tiny has no variant 'huge'"),
         ("test_own_figure_twice", "record('temperature'): this run already has one in region 'run'"),
         ("test_own_figure_of_nothing", "record('temperature'): nothing was measured yet"),
