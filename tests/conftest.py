@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["pytester"]
 
-# Workers side by side: OpenMP's threads wait by spinning, and twice as many of them as cores take up to ten times as long.
+# Workers side by side: OpenMP's threads wait by spinning; twice as many of them as cores take up to ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How fast a shared machine is today says nothing of the code.
