@@ -22,7 +22,7 @@ from lab.build import build
 from lab.compiler.model import CompiledModel
 from lab.devices.base import Identity
 from lab.devices.connect import emulated_target
-from lab.devices.emulated_mcu import QemuTarget
+from lab.devices.emulated_mcu import EmulatedTarget
 from lab.devices.mcu import Mcu
 from lab.emulators.qemu import QemuMachine
 from lab.emulators.tcg_plugin import build_plugin, qemu_version
@@ -129,7 +129,7 @@ def firmware_board(name: str) -> str:
     return board
 
 
-def target(name: str) -> QemuTarget:
+def target(name: str) -> EmulatedTarget:
     """The emulator of a device, without a power meter, with the counting plug-in at hand."""
     build_plugin(cache_dir())
     return emulated_target(entry(name), cache_dir())
@@ -148,7 +148,7 @@ def emulated(name: str) -> Iterator[Mcu]:
 
 def machine(name: str) -> QemuMachine:
     """What QEMU is asked to be for a device; the raw firmware runs on the same."""
-    emulator = entry(name).board.emulator
+    emulator = entry(name).board.qemu
     if emulator is None:
         raise ConfigError(f"device {name!r} has no emulator")
     return QemuMachine(emulator.machine, emulator.icount_shift, 0, 0, emulator.marker_address or 0)

@@ -14,7 +14,7 @@ from common import BOARDS, Claim, emulated, image, spoken_digits, spread, verdic
 
 from lab.artifact import Artifact
 from lab.events import Job, ResultEvent
-from lab.runs import first_samples
+from lab.passes import first_samples
 
 DEPLOYMENTS = 10
 BOUND_S = 0.5

@@ -21,7 +21,7 @@ from pathlib import Path
 from common import Claim, image, spoken_digits, target, verdict
 
 from lab.events import Job, RegionEvent
-from lab.runs import first_samples
+from lab.passes import first_samples
 from lab.transports.base import MemoryPort
 from lab.wire import Session
 

@@ -3,7 +3,8 @@
 The outbox's blocks are sent by :func:`measurements.store.influx.flush`, the reference by ``write_api()`` with its
 default batching and ``Point`` objects, both through the same gateway into the same ``influxd``, by turns. The server
 and the gateway need both cores of the machine, so what counts is each path's best turn: other load only slows a turn.
-Exit status 1 if a claim fails. Run: ``python benchmarks/influx.py [points]``.
+Exit status 1 if a claim fails. The server is that of the tests: ``PYTHONPATH=tests python benchmarks/influx.py
+[points]``.
 """
 
 from __future__ import annotations
@@ -15,18 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from common import Claim, spread, verdict
+from helpers.influx_gateway import DATABASE, Gateway, InfluxServer, influxd
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write.point import Point
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from common import Claim, spread, verdict  # noqa: E402
-from helpers.influx_gateway import DATABASE, Gateway, InfluxServer, influxd  # noqa: E402
-
-from measurements.record import Provenance, Run, Trace  # noqa: E402
-from measurements.store import Store  # noqa: E402
-from measurements.store.influx import InfluxConfig, flush  # noqa: E402
+from measurements.record import Provenance, Run, Trace
+from measurements.store import Store
+from measurements.store.influx import InfluxConfig, flush
 
 START_NS = 1_700_000_000_000_000_000
 TOKEN = "user:password"

@@ -17,7 +17,7 @@ from common import BOARDS, Claim, image, spoken_digits, target, verdict
 from lab.compiler.model import LayerInfo
 from lab.devices.base import RegionCount
 from lab.events import Job
-from lab.runs import first_samples
+from lab.passes import first_samples
 
 # Least and most instructions per MAC over the shapes measured.
 _PUBLIC = {

@@ -30,7 +30,7 @@ def line(row: Row, result: KernelResult) -> str:
 
 def shared_machine(name: str) -> QemuMachine:
     """What QEMU is asked to be for a device, with the memory that the host shares."""
-    emulator = entry(name).board.emulator
+    emulator = entry(name).board.qemu
     if emulator is None or emulator.shared_memory is None:
         raise ConfigError(f"device {name!r} has no emulator with shared memory")
     shared = emulator.shared_memory

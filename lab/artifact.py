@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Artifact:
         flags: compiler flags that matter for speed.
         memory: sizes from the ELF.
         cached: whether the build was served from the cache.
+        runtime: what runs it: itself, or a Python on the device (:mod:`lab.devices.python_payload`).
     """
 
     path: Path
@@ -50,3 +52,4 @@ class Artifact:
     flags: str
     memory: MemoryUse
     cached: bool = False
+    runtime: Literal["native", "pytorch"] = "native"

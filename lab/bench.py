@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import ConfigError
-from lab.inventory import BenchConfig, Device, load_bench, nearest
+from lab.inventory import BenchConfig, Device, load_bench
+from lab.suggestions import nearest
 
 _ASPECTS: Mapping[str, Callable[[Device], Collection[str]]] = {
     "name": lambda device: (device.name,),

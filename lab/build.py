@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib.util
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,10 +26,13 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from lab.artifact import Artifact, MemoryUse
+from lab.build_folder import private_folder
+from lab.build_tree import Tools, borrow, build_in, keep
 from lab.compiler.model import CompiledModel
-from lab.errors import CompileError, ConfigError, InfrastructureError, ToolMissing
+from lab.errors import CompileError, ConfigError, DoesNotFit, InfrastructureError, ToolMissing
 from lab.progress import step
 from lab.runtime_files import needed_files
+from lab.system_packages import install
 
 FIRMWARE = Path(__file__).resolve().parent.parent / "firmware"
 ELF_NAME = "firmware.elf"
@@ -35,20 +43,58 @@ ARENA_GUARD_BYTES = 16  # MEMORY_ARENA_GUARD_BYTES in firmware/runner/memory.h
 # build that a model cannot fit. The linker has the last word.
 RUNNER_FLASH_BYTES = 8 * 1024
 RUNNER_RAM_BYTES = 23 * 1024
+# Stacks of those: what a board has whose board.h says nothing else.
+_STACK_BYTES = {"BOARD_STACK_BYTES": 16384, "BOARD_HANDLER_STACK_BYTES": 2048}
 
 Personality: TypeAlias = Literal["runner", "mlperf"]
+Console: TypeAlias = Literal["uart", "rtt"]
 MlperfMode: TypeAlias = Literal["performance", "energy"]
 MlperfModel: TypeAlias = Literal["kws01", "ic01", "vww01", "ad01"]
+Toolchain: TypeAlias = Literal["", "arm-none-eabi", "zig"]
 Sanitizers: TypeAlias = Literal["", "address,undefined", "thread"]
 MLPERF_BUFFER_BYTES = 96 * 96 * 3  # BUFFER_BYTES in firmware/mlperf/dut.c
 
 _SPEED_FLAGS = "-O2"
+_BUILT_FROM = {".c", ".h", ".ld", ".cmake"}
+_JOB_PEAKS = "job_peaks.c"
+"""Of the runner, built only where peaks are asked for."""
+_PIP = "pip install 'hil-lab[emulate-pip]'"
+_UNWRITABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
+}  # fmt: skip
+# What CMake, Ninja and compilers say where they cannot write, which is no fault of what they compile; they do not
+# always say it. A build takes twice as much room as what counts as none.
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large")
+_LEAST_ROOM_BYTES = 1 << 20
 _PACKAGES = {
-    "cmake": "cmake",
-    "ninja": "ninja-build",
-    "gcc": "gcc",
-    "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
-    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "cmake": ("cmake",),
+    "ninja": ("ninja-build",),
+    "gcc": ("gcc",),
+    "arm-none-eabi-gcc": ("gcc-arm-none-eabi", "libnewlib-arm-none-eabi"),
+    "aarch64-linux-gnu-gcc": ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
+    "arm-linux-gnueabihf-gcc": ("gcc-arm-linux-gnueabihf", "libc6-dev-armhf-cross"),
+    "x86_64-linux-gnu-gcc": ("gcc", "libc6-dev") if platform.machine() == "x86_64" else ("gcc-x86-64-linux-gnu",),
+    "zig": (),
+}
+_ALSO_BY_PIP = {"cmake", "ninja", "arm-none-eabi-gcc", "zig"}
+# Where compilers look for programs, headers and libraries besides their own folders.
+_SEARCHED_BY_COMPILERS = ("COMPILER_PATH", "GCC_EXEC_PREFIX", "CPATH", "C_INCLUDE_PATH", "LIBRARY_PATH")
+# Zig's names by GCC's names of processor and floating-point unit. Zig leaves out what Arm sells as an option.
+_ZIG_CPUS = {
+    "cortex-m0": "cortex_m0",
+    "cortex-m0plus": "cortex_m0plus",
+    "cortex-m3": "cortex_m3",
+    "cortex-m4": "cortex_m4",
+    "cortex-m7": "cortex_m7",
+    "cortex-m33": "cortex_m33+dsp",
+    "cortex-m33+nodsp": "cortex_m33",
+    "cortex-m55": "cortex_m55+dsp+mve_fp+fp_armv8d16",
+}
+_ZIG_FPUS = {
+    "fpv4-sp-d16": "+vfp4d16sp",
+    "fpv5-sp-d16": "+fp_armv8d16sp",
+    "fpv5-d16": "+fp_armv8d16",
+    "": "",
 }
 
 
@@ -63,7 +109,7 @@ class _Board:
 
     @property
     def compiler(self) -> str:
-        return "gcc" if self.toolchain == "host" else f"{self.toolchain}-gcc"
+        return {"host": "gcc", "zig": "zig"}.get(self.toolchain, f"{self.toolchain}-gcc")
 
 
 @dataclass(frozen=True)
@@ -73,6 +119,8 @@ class _Options:
     personality: Personality = "runner"
     mlperf_mode: MlperfMode = "performance"
     mlperf_model: MlperfModel = "kws01"
+    console: Console = "uart"
+    peaks: bool = False
 
 
 # ---- public -------------------------------------------------------------------------------------------------------
@@ -93,6 +141,9 @@ def build(
     personality: Personality = "runner",
     mlperf_mode: MlperfMode = "performance",
     mlperf_model: MlperfModel = "kws01",
+    toolchain: Toolchain = "",
+    console: Console = "uart",
+    peaks: bool = False,
 ) -> Artifact:
     """Build the firmware with ``model`` for ``board``, or take the image from the cache.
 
@@ -105,15 +156,20 @@ def build(
         personality: ``runner`` speaks ``docs/wire.md``, ``mlperf`` MLPerf Tiny's protocol (``docs/mlperf.md``).
         mlperf_mode: how that personality tells time: as text, or as edges on the timestamp pin.
         mlperf_model: which benchmark it says it is; decides on the format of inputs and results.
+        toolchain: which compiler; empty for what ``LAB_TOOLCHAIN`` says, else the board's own where it is installed,
+            else Zig's where that is.
+        console: the runner's line: the board's ``uart``, or ``rtt`` through a debug probe (:mod:`lab.transports.rtt`).
+        peaks: link the job that measures what the device does at most (:mod:`lab.roofline`).
 
     Raises:
-        ConfigError: no such board, sanitizers asked for on bare metal, or a model that benchmark cannot feed.
+        ConfigError: no such board, a compiler that cannot build for it, sanitizers asked for on bare metal, or a model
+            that benchmark cannot feed.
         ToolMissing: cmake, ninja or the compiler is not installed.
         CompileError: the compiler refuses the sources, or the image does not fit the board.
         InfrastructureError: the cache cannot be written.
     """
-    described = _read_board(board)
-    options = _Options(test_jobs, sanitize, personality, mlperf_mode, mlperf_model)
+    described = _compiled_by(_read_board(board), toolchain or os.environ.get("LAB_TOOLCHAIN", ""))
+    options = _Options(test_jobs, sanitize, personality, mlperf_mode, mlperf_model, console, peaks)
     if personality == "mlperf":
         _check_mlperf(model, options)
     if sanitize and described.family != "hosted":
@@ -121,18 +177,34 @@ def build(
             f"sanitizers need an operating system, and {board} is bare metal",
             hint="build for the board 'host' with them",
         )
+    if console == "rtt" and described.family == "hosted":
+        raise ConfigError(f"{board} is a process and has no debug probe for RTT", hint="leave out rtt: true")
     with _cache_errors(cache):
-        toolchain = _toolchain_version(described.compiler, cache)
-        digest = _digest(model, described, options, toolchain)
+        version = _toolchain_version(described.compiler, cache)
+        digest = _digest(model, described, options, version)
         folder = cache / "builds" / digest
         found = _load(folder)
         if found is not None:
             return found
         with step(f"building firmware for {board}", quiet_below_s=2):
-            return _build_into(folder, model, described, options, toolchain)
+            return _build_into(folder, model, described, options, version)
 
 
-def check_fits(model: CompiledModel, flash_bytes: int, ram_bytes: int, arena_limit_bytes: int) -> None:
+def runner_ram_bytes(board: str) -> int:
+    """What the runner takes of a board's RAM at the least; less than ``RUNNER_RAM_BYTES`` where its stacks are smaller.
+
+    Args:
+        board: a folder of ``firmware/boards``.
+    """
+    header = FIRMWARE / "boards" / board / "board.h"
+    text = header.read_text(encoding="utf-8") if header.is_file() else ""
+    own = {name: int(size) for name, size in re.findall(r"^#define (BOARD_\w*STACK_BYTES) (\d+)u$", text, re.MULTILINE)}
+    return RUNNER_RAM_BYTES + sum(own.get(name, size) - size for name, size in _STACK_BYTES.items())
+
+
+def check_fits(
+    model: CompiledModel, flash_bytes: int, ram_bytes: int, arena_limit_bytes: int, board: str = ""
+) -> None:
     """Refuse a model that cannot fit a board, before anything is built.
 
     Args:
@@ -140,13 +212,14 @@ def check_fits(model: CompiledModel, flash_bytes: int, ram_bytes: int, arena_lim
         flash_bytes: flash of the board.
         ram_bytes: RAM of the board.
         arena_limit_bytes: most bytes a model's arena may take there.
+        board: its folder of ``firmware/boards``, where it has one.
 
     Raises:
-        CompileError: with the sizes of every layer.
+        DoesNotFit: with the sizes of every layer.
     """
     variables_bytes = 0 if model.training is None else model.training.variables_bytes
     in_ram = "the arena, the variables" if variables_bytes else "the arena"
-    ram_needed = model.arena_bytes + variables_bytes + RUNNER_RAM_BYTES
+    ram_needed = model.arena_bytes + variables_bytes + runner_ram_bytes(board)
     limits = (
         ("weights and the runner", "flash", model.weights_bytes + RUNNER_FLASH_BYTES, flash_bytes),
         ("the arena", "arena limit", model.arena_bytes, arena_limit_bytes),
@@ -157,21 +230,15 @@ def check_fits(model: CompiledModel, flash_bytes: int, ram_bytes: int, arena_lim
             raise _does_not_fit(model, f"{what} of {model.name!r} need {needed} bytes, the {where} is {allowed} bytes")
 
 
-def symbolize(elf: Path, address: int) -> str:
-    """``function at file:line`` of a code address; as much of that as the image tells, at least the address in hex.
-
-    Args:
-        elf: the image.
-        address: as the device reports it; the Thumb bit is ignored.
-    """
-    with elf.open("rb") as stream:
-        image = ELFFile(stream)
-        if image["e_machine"] == "EM_ARM":
-            address &= ~1
-        function = _function_at(image, address)
-        line = _line_at(image, address) if function else ""
-    where = function or f"0x{address:08x}"
-    return f"{where} at {line}" if line else where
+def tool_path(program: str) -> Path | None:
+    """Where a program is: in PATH, or where pip puts it (``zig`` only there); None where it is not installed."""
+    if program == "zig":
+        package = importlib.util.find_spec("ziglang")
+        folders = [] if package is None else list(package.submodule_search_locations or [])
+    else:
+        folders = [os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent), sysconfig.get_path("scripts")]
+    found = shutil.which(program, path=os.pathsep.join(folders)) if folders else None
+    return None if found is None else Path(found)
 
 
 # ---- what goes in -------------------------------------------------------------------------------------------------
@@ -184,8 +251,44 @@ def _read_board(board: str) -> _Board:
             f"there is no firmware for board {board!r}; there is for {', '.join(boards())}",
             hint="docs/firmware.md says how to add a board",
         )
-    settings = dict(re.findall(r"^set\((\w+)\s*(.*?)\)$", path.read_text(), re.MULTILINE))
+    settings = dict(re.findall(r"^set\((\w+)\s*(.*?)\)$", path.read_text(encoding="utf-8"), re.MULTILINE))
     return _Board(board, settings["LAB_TOOLCHAIN"], settings["LAB_CPU_FLAGS"], settings["LAB_BOARD_FAMILY"])
+
+
+def _compiled_by(board: _Board, wanted: str) -> _Board:
+    """The board with the compiler that is to be used for it.
+
+    Raises:
+        ConfigError: that compiler cannot build for the board.
+    """
+    known = ("arm-none-eabi", "zig")
+    if wanted not in ("", *known):
+        raise ConfigError(
+            f"toolchain {wanted!r} is not known; allowed: {', '.join(known)}",
+            hint="correct or unset LAB_TOOLCHAIN",
+        )
+    if board.toolchain not in known or wanted == board.toolchain:
+        return board
+    if board.toolchain == "zig":
+        if wanted:
+            raise ConfigError(f"{wanted} cannot build for {board.name}; zig can", hint="unset LAB_TOOLCHAIN")
+        return board
+    if wanted == "zig" or (tool_path(board.compiler) is None and tool_path("zig") is not None):
+        return replace(board, toolchain="zig", cpu_flags=_zig_flags(board))
+    return board
+
+
+def _zig_flags(board: _Board) -> str:
+    """Zig's words for a board's GCC flags."""
+    given = dict(flag.partition("=")[::2] for flag in board.cpu_flags.split())
+    abi = "eabihf" if given.get("-mfloat-abi") == "hard" else "eabi"
+    cpu, fpu = given.get("-mcpu", ""), given.get("-mfpu", "") if abi == "eabihf" else ""
+    if cpu not in _ZIG_CPUS or fpu not in _ZIG_FPUS:
+        raise ConfigError(
+            f"zig has no words for the flags {board.cpu_flags!r} of board {board.name}",
+            hint=f"known processors: {', '.join(_ZIG_CPUS)}; units: {', '.join(filter(None, _ZIG_FPUS))}",
+        )
+    return f"-target thumb-freestanding-{abi} -mcpu={_ZIG_CPUS[cpu]}{_ZIG_FPUS[fpu]}"
 
 
 def _check_mlperf(model: CompiledModel, options: _Options) -> None:
@@ -212,21 +315,26 @@ def _check_mlperf(model: CompiledModel, options: _Options) -> None:
 def _runner_folders(board: _Board, personality: Personality) -> list[Path]:
     shared = FIRMWARE / "hosted" if board.family == "hosted" else FIRMWARE / "boards" / "common"
     folders = [FIRMWARE / "boards" / board.name, shared, FIRMWARE / "runner"]
+    if board.toolchain == "zig":
+        folders.append(FIRMWARE / "freestanding")
     return [*folders, FIRMWARE / "mlperf"] if personality == "mlperf" else folders
 
 
-def _runtime_files(model: CompiledModel, board: _Board, personality: Personality) -> list[Path]:
+def _runtime_files(model: CompiledModel, board: _Board, personality: Personality, peaks: bool) -> list[Path]:
     """What the model and the runner need of the runtime."""
     runner = [path for folder in _runner_folders(board, personality) for path in folder.rglob("*.[ch]")]
-    return needed_files([*model.sources.values(), *(path.read_text(encoding="utf-8") for path in runner)])
+    read = [path.read_text(encoding="utf-8") for path in runner if peaks or path.name != _JOB_PEAKS]
+    return needed_files([*model.sources.values(), *read])
 
 
-def _firmware_files(model: CompiledModel, board: _Board, personality: Personality = "runner") -> Iterator[Path]:
+def _firmware_files(
+    model: CompiledModel, board: _Board, personality: Personality = "runner", peaks: bool = False
+) -> Iterator[Path]:
     yield FIRMWARE / "CMakeLists.txt"
     yield FIRMWARE / "toolchains" / f"{board.toolchain}.cmake"
     for folder in _runner_folders(board, personality):
-        yield from sorted(path for path in folder.rglob("*") if path.suffix in {".c", ".h", ".ld", ".cmake"})
-    yield from _runtime_files(model, board, personality)
+        yield from sorted(path for path in folder.rglob("*") if path.suffix in _BUILT_FROM)
+    yield from _runtime_files(model, board, personality, peaks)
 
 
 def _digest(model: CompiledModel, board: _Board, options: _Options, toolchain: str) -> str:
@@ -238,9 +346,9 @@ def _digest(model: CompiledModel, board: _Board, options: _Options, toolchain: s
 
     for name, text in sorted(model.sources.items()):
         add(f"model/{name}", text.encode())
-    for path in _firmware_files(model, board, options.personality):
-        add(str(path.relative_to(FIRMWARE)), path.read_bytes())
-    add("board", board.name.encode())
+    for path in _firmware_files(model, board, options.personality, options.peaks):
+        add(path.relative_to(FIRMWARE).as_posix(), path.read_bytes())
+    add("board", f"{board.name} {board.cpu_flags}".encode())
     add("options", repr(options).encode())
     add("toolchain", toolchain.encode())
     return digest.hexdigest()
@@ -249,21 +357,31 @@ def _digest(model: CompiledModel, board: _Board, options: _Options, toolchain: s
 # ---- tools --------------------------------------------------------------------------------------------------------
 
 
+def _way_out(program: str) -> str:
+    by_system = [install(*_PACKAGES[program])] if _PACKAGES[program] else []
+    return ", or ".join([*by_system, _PIP] if program in _ALSO_BY_PIP else by_system)
+
+
 def _find_tool(program: str) -> Path:
-    found = shutil.which(program)
+    found = tool_path(program)
     if found is None:
         raise ToolMissing(
             f"{program} is not installed; building firmware needs it",
-            hint=f"apt-get install {_PACKAGES[program]}",
+            hint=_way_out(program),
         )
-    return Path(found)
+    return found
 
 
 def _toolchain_version(compiler: str, cache: Path) -> str:
     """First line of ``--version``, remembered in the cache as long as the program on disk is the same file."""
     path = _find_tool(compiler)
-    status = path.resolve().stat()
-    return _remembered_version(compiler, path, status.st_mtime_ns, status.st_size, cache)
+    return _remembered_version(compiler, path, *_file_of(path), cache)
+
+
+def _file_of(program: Path) -> tuple[int, int]:
+    """Time of change in ns and size in bytes: what changes with a program."""
+    status = program.resolve().stat()
+    return status.st_mtime_ns, status.st_size
 
 
 @lru_cache
@@ -271,14 +389,14 @@ def _remembered_version(compiler: str, path: Path, mtime_ns: int, size: int, cac
     key = hashlib.sha256(f"{path}\0{mtime_ns}\0{size}".encode()).hexdigest()[:BUILD_ID_DIGITS]
     note = cache / "toolchains" / f"{compiler}-{key}"
     if note.is_file():
-        return note.read_text()
-    output = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+        return note.read_text(encoding="utf-8")
+    ask = "version" if compiler == "zig" else "--version"
+    output = subprocess.run([path, ask], capture_output=True, encoding="utf-8", check=False).stdout
     version = output.partition("\n")[0].strip()
     if not version:
-        raise ToolMissing(
-            f"{path} does not run: --version printed nothing",
-            hint=f"apt-get install --reinstall {_PACKAGES[compiler]}",
-        )
+        raise ToolMissing(f"{path} does not run: {ask} printed nothing", hint=f"anew: {_way_out(compiler)}")
+    if compiler == "zig":
+        version = f"zig {version} (clang, compiler-rt)"
     note.parent.mkdir(parents=True, exist_ok=True)
     _write_atomically(note, version)
     return version
@@ -286,12 +404,10 @@ def _remembered_version(compiler: str, path: Path, mtime_ns: int, size: int, cac
 
 def _check_newlib(compiler: Path) -> None:
     printed = subprocess.run(
-        [compiler, "-print-file-name=nano.specs"], capture_output=True, text=True, check=False
+        [compiler, "-print-file-name=nano.specs"], capture_output=True, encoding="utf-8", check=False
     ).stdout.strip()
     if not Path(printed).is_absolute():
-        raise ToolMissing(
-            f"{compiler.name} has no C library (nano.specs)", hint="apt-get install libnewlib-arm-none-eabi"
-        )
+        raise ToolMissing(f"{compiler.name} has no C library (nano.specs)", hint=install("libnewlib-arm-none-eabi"))
 
 
 # ---- the cache ----------------------------------------------------------------------------------------------------
@@ -302,7 +418,7 @@ def _cache_errors(cache: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
+        if error.errno not in _UNWRITABLE:
             raise
         raise InfrastructureError(
             f"the build cache {cache} cannot be written: {error.strerror}",
@@ -312,26 +428,27 @@ def _cache_errors(cache: Path) -> Iterator[None]:
 
 def _write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 
 def _load(folder: Path) -> Artifact | None:
-    """The cached image; None where there is none or it is damaged."""
+    """The cached image; None where there is none, or it is damaged or that of another build."""
     try:
-        described = json.loads((folder / "artifact.json").read_text())
+        described = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
         image = (folder / ELF_NAME).read_bytes()
         memory = MemoryUse(**described.pop("memory"))
         artifact = Artifact(path=folder / ELF_NAME, memory=memory, **described, cached=True)
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
         return None
-    return artifact if hashlib.sha256(image).hexdigest() == artifact.digest else None
+    own = folder.name.startswith(artifact.build_id) and hashlib.sha256(image).hexdigest() == artifact.digest
+    return artifact if own else None
 
 
 def _save(artifact: Artifact, folder: Path) -> None:
     described = asdict(artifact)
     del described["path"], described["cached"]
-    (folder / "artifact.json").write_text(json.dumps(described, indent=2))
+    (folder / "artifact.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
 
 
 def _publish(finished: Path, folder: Path) -> None:
@@ -356,67 +473,97 @@ def _publish(finished: Path, folder: Path) -> None:
 
 
 def _build_into(folder: Path, model: CompiledModel, board: _Board, options: _Options, toolchain: str) -> Artifact:
-    temporary = folder.parent / f".building-{os.getpid()}-{uuid.uuid4().hex}"
-    sources, objects, finished = temporary / "model", temporary / "objects", temporary / "finished"
-    try:
-        sources.mkdir(parents=True)
+    cache, build_id = folder.parents[1], folder.name[:BUILD_ID_DIGITS]
+    sources = {**model.sources, "lab_build_id.h": f'#define LAB_BUILD_ID "{build_id}"\n'}
+    with private_folder(folder.parent) as temporary:
+        finished = temporary / "finished"
         finished.mkdir()
-        for name, text in model.sources.items():
-            (sources / name).write_text(text)
-        _compile(model, board, options, sources, objects, build_id=folder.name[:BUILD_ID_DIGITS])
-        image = (objects / ELF_NAME).read_bytes()
-        shutil.copy(objects / ELF_NAME, finished / ELF_NAME)
+        tools = _tools(board, cache)
+        name, inputs = _tree_name(board, options, toolchain, tools), _tree_inputs()
+        # Resolved, since compilers write the folder they run in as the system names it.
+        with borrow((cache / "trees").resolve(), name, inputs, private=temporary.resolve() / "tree") as tree:
+            settings = _settings(model, board, options, tree.model)
+            printed = build_in(tree, sources, settings, tools, FIRMWARE)
+            if printed:
+                _blame_the_disk(printed, cache)
+                raise _explain(printed, model, board)
+            shutil.copy(tree.objects / ELF_NAME, finished / ELF_NAME)
+            model_objects = sorted(tree.objects.glob("CMakeFiles/lab_model.dir/**/*.o*"))
+            memory = _memory_use(finished / ELF_NAME, model_objects)
+            keep(tree, settings, tools)
         artifact = Artifact(
             path=folder / ELF_NAME,
             board=board.name,
-            build_id=folder.name[:BUILD_ID_DIGITS],
-            digest=hashlib.sha256(image).hexdigest(),
+            build_id=build_id,
+            digest=hashlib.sha256((finished / ELF_NAME).read_bytes()).hexdigest(),
             toolchain=toolchain,
             flags=f"{board.cpu_flags} {_SPEED_FLAGS}".strip(),
-            memory=_memory_use(objects / ELF_NAME, sorted(objects.glob("CMakeFiles/lab_model.dir/**/*.o*"))),
+            memory=memory,
         )
         _save(artifact, finished)
         _publish(finished, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return replace(artifact, cached=False)
 
 
-def _compile(
-    model: CompiledModel, board: _Board, options: _Options, sources: Path, objects: Path, *, build_id: str
-) -> None:
-    cmake, ninja = _find_tool("cmake"), _find_tool("ninja")
-    if board.toolchain == "arm-none-eabi":
-        _check_newlib(_find_tool(board.compiler))
+def _blame_the_disk(printed: str, cache: Path) -> None:
+    """Raise what this process would have met where the tools that failed found no room; return where there is some."""
+    if full := _FULL.search(printed):
+        raise OSError(errno.ENOSPC, full[0])
+    with tempfile.TemporaryFile(dir=cache) as room:
+        room.write(bytes(_LEAST_ROOM_BYTES))
+
+
+def _tree_name(board: _Board, options: _Options, toolchain: str, tools: Tools) -> str:
+    """What builds have in common that may share objects; CMake and Ninja see what else differs, notes the files."""
+    compiler = _find_tool(board.compiler)
+    programs = [(str(path), *_file_of(path)) for path in (compiler, tools.cmake, tools.ninja)]
+    searched = [os.environ.get(name, "") for name in _SEARCHED_BY_COMPILERS]
+    common = repr((str(FIRMWARE), board.toolchain, board.cpu_flags, options.sanitize, toolchain, programs, searched))
+    return f"{board.toolchain}-{hashlib.sha256(common.encode()).hexdigest()[:BUILD_ID_DIGITS]}"
+
+
+def _tree_inputs() -> str:
+    """Digest of all files of the firmware."""
+    files = sorted(path for path in FIRMWARE.rglob("*") if path.suffix in _BUILT_FROM or path.name == "CMakeLists.txt")
+    named = [(path.relative_to(FIRMWARE).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()) for path in files]
+    return hashlib.sha256(repr(named).encode()).hexdigest()
+
+
+def _settings(model: CompiledModel, board: _Board, options: _Options, sources: Path) -> dict[str, str]:
+    """What ``firmware/CMakeLists.txt`` asks for; paths with slashes, since CMake reads a backslash as an escape."""
     settings = {
-        "CMAKE_MAKE_PROGRAM": str(ninja),
+        "CMAKE_MAKE_PROGRAM": _find_tool("ninja").as_posix(),
         "LAB_BOARD": board.name,
-        "LAB_MODEL_DIR": str(sources),
+        "LAB_MODEL_DIR": sources.as_posix(),
         "LAB_RUNTIME_SOURCES": ";".join(
-            str(path) for path in _runtime_files(model, board, options.personality) if path.suffix == ".c"
+            path.as_posix()
+            for path in _runtime_files(model, board, options.personality, options.peaks)
+            if path.suffix == ".c"
         ),
-        "LAB_BUILD_ID": build_id,
         "LAB_TEST_JOBS": "ON" if options.test_jobs else "OFF",
+        "LAB_PEAKS": "ON" if options.peaks else "OFF",
         "LAB_SANITIZE": options.sanitize,
         "LAB_PERSONALITY": options.personality,
+        "LAB_CONSOLE": options.console,
         "LAB_MLPERF_MODE": options.mlperf_mode,
         "LAB_MLPERF_MODEL": options.mlperf_model,
     }
-    configure = [str(cmake), "-G", "Ninja", "-S", str(FIRMWARE), "-B", str(objects)]
-    _run(configure + [f"-D{key}={value}" for key, value in settings.items()], model, board)
-    _run([str(ninja), "-C", str(objects)], model, board)
+    if board.toolchain == "zig":
+        settings |= {"LAB_ZIG": _find_tool("zig").as_posix(), "LAB_ZIG_FLAGS": board.cpu_flags}
+    return settings
 
 
-def _run(command: list[str], model: CompiledModel, board: _Board) -> None:
+def _tools(board: _Board, cache: Path) -> Tools:
+    cmake, ninja = _find_tool("cmake"), _find_tool("ninja")
+    if board.toolchain == "arm-none-eabi":
+        _check_newlib(_find_tool(board.compiler))
     # Only the toolchain file decides on the compiler: variables such as CFLAGS would change the image unseen.
     steering = {"CC", "CFLAGS", "CPPFLAGS", "LDFLAGS"}
     environment = {key: value for key, value in os.environ.items() if key not in steering}
-    environment["LC_ALL"] = "C"
-    done = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise _explain(done.stdout, model, board)
+    # Zig builds its run-time library once for each processor: tens of seconds, if it may not keep it.
+    zig_cache = str(cache / "zig")
+    environment |= {"LC_ALL": "C", "ZIG_GLOBAL_CACHE_DIR": zig_cache, "ZIG_LOCAL_CACHE_DIR": zig_cache}
+    return Tools(cmake, ninja, environment)
 
 
 def _explain(output: str, model: CompiledModel, board: _Board) -> CompileError:
@@ -433,7 +580,7 @@ def _explain(output: str, model: CompiledModel, board: _Board) -> CompileError:
     )
 
 
-def _does_not_fit(model: CompiledModel, message: str) -> CompileError:
+def _does_not_fit(model: CompiledModel, message: str) -> DoesNotFit:
     rows = [
         (layer.name, layer.operator, layer.weights_bytes, _bytes(layer.input_shape), _bytes(layer.output_shape))
         for layer in model.layers
@@ -450,7 +597,7 @@ def _does_not_fit(model: CompiledModel, message: str) -> CompileError:
             f"variables {training.variables_bytes} bytes"
         )
         hint = "train fewer layers or channels (`lab compile` shows what each keeps), or take a board with more memory"
-    return CompileError("\n".join([message, *table]), hint=hint)
+    return DoesNotFit("\n".join([message, *table]), hint=hint)
 
 
 def _bytes(shape: Iterable[int]) -> int:
@@ -472,7 +619,8 @@ def _memory_use(elf: Path, model_objects: Iterable[Path]) -> MemoryUse:
     with elf.open("rb") as stream:
         image = ELFFile(stream)
         for section in image.iter_sections():
-            if section["sh_flags"] & _SHF_ALLOC:
+            # What is left of RAM holds blobs: room for the host's data, not use by the firmware.
+            if section["sh_flags"] & _SHF_ALLOC and section.name != ".blob_store":
                 flash += section["sh_size"] if section["sh_type"] != "SHT_NOBITS" else 0
                 ram += section["sh_size"] if section["sh_flags"] & _SHF_WRITE else 0
         sizes = dict.fromkeys(("lab_arena", "lab_stack", "hosted_blob_store"), 0)
@@ -511,34 +659,3 @@ def _variable_bytes(path: Path) -> int:
             for section in ELFFile(stream).iter_sections()
             if section.name.startswith((".data", ".bss")) and not section.name.startswith(".data.rel.ro")
         )
-
-
-def _function_at(image: ELFFile, address: int) -> str:
-    symbols = image.get_section_by_name(".symtab")
-    for symbol in symbols.iter_symbols() if isinstance(symbols, SymbolTableSection) else ():
-        start = int(symbol["st_value"]) & ~1 if image["e_machine"] == "EM_ARM" else int(symbol["st_value"])
-        if symbol["st_info"]["type"] == "STT_FUNC" and start <= address < start + int(symbol["st_size"]):
-            return str(symbol.name)
-    return ""
-
-
-def _line_at(image: ELFFile, address: int) -> str:
-    """``file:line``; the row of the line table that covers ``address``, in the compilation unit that does."""
-    if not image.has_dwarf_info():
-        return ""
-    dwarf = image.get_dwarf_info()
-    ranges = dwarf.get_aranges()
-    offset = ranges.cu_offset_at_addr(address) if ranges is not None else None
-    program = dwarf.line_program_for_CU(dwarf.get_CU_at(offset)) if offset is not None else None
-    if program is None:
-        return ""
-    files = program.header.file_entry
-    first_file = 0 if program.header.version >= 5 else 1
-    previous, dropped = None, False
-    for state in (entry.state for entry in program.get_entries() if entry.state is not None):
-        # The linker leaves the lines of functions it dropped at address 0, where no function is.
-        dropped = state.address == 0 if previous is None else dropped
-        if previous is not None and not dropped and previous.address <= address < state.address:
-            return f"{files[previous.file - first_file].name.decode()}:{previous.line}"
-        previous = None if state.end_sequence else state
-    return ""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
+import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,29 +15,51 @@ from lab.commands.baseline import baseline
 from lab.commands.bisect import bisect
 from lab.commands.compare import compare
 from lab.commands.compile import compile_command
+from lab.commands.crash import crash
+from lab.commands.emulate import emulate
+from lab.commands.env import env
+from lab.commands.flash import flash
+from lab.commands.gdb import gdb
+from lab.commands.image import image
+from lab.commands.labgrid import labgrid
+from lab.commands.lease import lease
+from lab.commands.meter import meter
+from lab.commands.methods import methods
 from lab.commands.nightly import heal, nightly
+from lab.commands.power import power
+from lab.commands.reset import reset
+from lab.commands.ssh import push, ssh
 from lab.commands.store import store as store_commands
+from lab.commands.table import echo_table
+from lab.ending import OrderlyEnd
 from lab.errors import LabError
-from lab.inventory import Device
 from lab.mlperf.command import mlperf
 from lab.paths import cache_dir, default_config, reports_dir, store_dir
-from lab.units import format_quantity
 
 if TYPE_CHECKING:
     from lab.reporting import TextKind
-    from measurements.record import Run
 
-LEASE_WAIT_S = 60.0
 
 
 class _Group(click.Group):
-    """Shows an error of the lab as one message, not as a traceback; exit status 1 for it, 2 for wrong usage."""
+    """Shows an error of the lab as one message, not as a traceback; exit status 1 for it, 2 for wrong usage.
+
+    Signal n ends a command in order (:mod:`lab.ending`), with exit status 128 + n.
+    """
 
     def invoke(self, ctx: click.Context) -> object:
+        end = OrderlyEnd()
         try:
             return super().invoke(ctx)
         except LabError as error:
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            if not end.number:
+                raise
+            click.echo(f"\nended by {signal.Signals(end.number).name}", err=True)
+            ctx.exit(end.status)
+        finally:
+            end.restore()
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,25 +69,34 @@ class _Group(click.Group):
 def main(ctx: click.Context, config: Path | None) -> None:
     """Hardware-in-the-loop test and measurement lab for machine learning on devices."""
     ctx.obj = config.absolute() if config is not None else default_config()
+    for stream in (sys.stdout, sys.stderr):
+        # What goes into a file or pipe on Windows is in the system's code page, which lacks Ω and ≥.
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="replace")
 
 
 @main.command()
 @click.pass_obj
 def devices(config: Path) -> None:
     """List the devices of the bench."""
+    from functools import cache
+
     from lab.doctor import availability
     from lab.quarantine import quarantined
+    from lab.transports.serial_ports import list_ports
 
     bench = Bench.load(config)
+    # Once for all: looking through the ports for each of a thousand devices would take a second.
+    attached = cache(list_ports)
     kept_out = quarantined(store_dir())
     rows = [("NAME", "BOARD", "CPU", "SOURCE", "FEATURES", "STATE")]
     for entry in bench.devices:
         source = "emulated" if entry.emulated else "hardware"
-        state = availability(entry).split("\n")[0] or "ready"
+        state = availability(entry, attached).split("\n")[0] or "ready"
         if entry.name in kept_out:
             state = str(kept_out[entry.name])
         rows.append((entry.name, entry.board.kind, entry.board.cpu, source, " ".join(entry.features), state))
-    _table(rows)
+    echo_table(rows)
     click.echo(f"\nbench: {config}")
 
 
@@ -76,12 +107,17 @@ def device() -> None:
 
 @main.command()
 def workloads() -> None:
-    """List the workloads and the systems of the catalogue that they serve."""
+    """List the workloads: systems of the catalogue that they serve, device classes, whether they are whole."""
     from lab.workloads import all_workloads
 
-    rows = [("ID", "FAMILY", "SYSTEMS", "TITLE")]
-    rows += [(one.id, one.family, " ".join(one.systems) or "-", one.title) for one in all_workloads()]
-    _table(rows)
+    rows = [("ID", "FAMILY", "SYSTEMS", "CLASSES", "STATE", "TITLE")]
+    for one in all_workloads():
+        state = "partial" if one.missing else "whole"
+        rows.append((one.id, one.family, " ".join(one.systems) or "-", " ".join(one.classes), state, one.title))
+    echo_table(rows)
+    lacking = [f"{one.id} lacks {one.missing}" for one in all_workloads() if one.missing]
+    if lacking:
+        click.echo("\n" + "\n".join(lacking))
 
 
 @main.command()
@@ -108,43 +144,40 @@ def doctor(config: Path) -> None:
 @main.command()
 @click.argument("workload")
 @click.option("--device", "names", default="", help="Devices: names, or terms such as class:mcu+feature:meter.")
-@click.option("--variant", default="", help="Variant of the workload.")
+@click.option("--variant", default="", help="Variant of the workload; NAME=A|B runs both, one after the other.")
+@click.option("--size", type=click.Choice(["ci", "paper"]), help="The workload as CI runs it, or as the paper has it.")
+@click.option("--baselines/--no-baselines", default=True, help="Run what the method is compared with beside it.")
+@click.option("--rounds", default=1, show_default=True, type=click.IntRange(1),
+              help="How often the method and its baselines run, in turn.")  # fmt: skip
 @click.option("--repeats", default=1, show_default=True, type=click.IntRange(1), help="Timed passes over each sample.")
 @click.option("--samples", type=click.IntRange(1), help="Use only the first so many samples.")
+@click.option("--energy", metavar="WINDOW[,CI[,MOST]]",
+              help="Measure energy in windows of so many seconds until the median's interval is within ±CI, at most so "
+                   "many: 10,0.02,20 is what hardware gets. Emulators get one short capture without it.")  # fmt: skip
 @click.pass_obj
-def run(config: Path, workload: str, names: str, variant: str, repeats: int, samples: int | None) -> None:
-    """Run WORKLOAD on devices of the bench and write a report."""
-    from lab.devices.connect import connected
-    from lab.doctor import availability
-    from lab.reporting import mirror, new_session_id, report_session
-    from lab.runs import deploy, measure
+def run(
+    config: Path,
+    workload: str,
+    names: str,
+    variant: str,
+    size: str | None,
+    baselines: bool,
+    rounds: int,
+    repeats: int,
+    samples: int | None,
+    energy: str | None,
+) -> None:
+    """Run WORKLOAD and its baselines on devices of the bench and write a report."""
+    from lab.commands.running import run_everywhere
+    from lab.comparison import Sizes, joined
+    from lab.metered import EnergyPlan
     from lab.workloads import get
-    from measurements.store import Store
 
-    get(workload)  # an unknown one is said once, not for every device
-    session_id = new_session_id()
-    failures = []
-    with Store(store_dir()) as store:
-        for entry in Bench.load(config).select(names):
-            reason = availability(entry)
-            if reason:
-                click.echo(f"{entry.name}: skipped: {reason}")
-                continue
-            try:
-                with _held(entry), connected(entry, cache_dir()) as device:
-                    deployment = deploy(entry, device, workload, cache_dir(), variant)
-                    measurement = measure(deployment, store, session_id, repeats=repeats, samples=samples)
-            except LabError as error:
-                failures.append(entry.name)
-                click.echo("\n".join((f"{entry.name}: {error}", *getattr(error, "__notes__", ()))), err=True)
-                continue
-            _print_run(measurement.run)
-    page = report_session(store_dir(), session_id, reports_dir())
-    if page is not None:
-        click.echo(f"report: {page}")
-    if told := mirror(store_dir()):
-        click.echo(told)
-    sys.exit(1 if failures or page is None else 0)
+    sizes = Sizes(repeats, samples, rounds, None if energy is None else EnergyPlan.parse(energy))
+    method = get(workload)  # an unknown one is said once, not for every device
+    variant = joined(variant, "" if size is None else f"size={size}")
+    cells = [(entry, method) for entry in Bench.load(config).select(names)]
+    sys.exit(run_everywhere(cells, variant, sizes, baselines=baselines))
 
 
 @main.command()
@@ -172,7 +205,7 @@ def report(
             for one in store.runs():
                 provenance = one.provenance
                 rows.append((one.session_id, one.run_id, provenance.device, provenance.workload, one.status))
-            _table(rows)
+            echo_table(rows)
             return
         chosen = session or store.latest_session() or ""
     if kind == "html":
@@ -209,28 +242,20 @@ main.add_command(baseline)
 main.add_command(bisect)
 main.add_command(compare)
 main.add_command(compile_command)
+main.add_command(crash)
+main.add_command(emulate)
+main.add_command(env)
+main.add_command(flash)
+main.add_command(gdb)
+main.add_command(image)
+main.add_command(labgrid)
+main.add_command(lease)
+main.add_command(meter)
+main.add_command(methods)
+main.add_command(push)
+main.add_command(reset)
+main.add_command(ssh)
 main.add_command(store_commands)
 main.add_command(nightly)
 device.add_command(heal)
-
-
-def _held(entry: Device) -> contextlib.AbstractContextManager[object]:
-    """The lease of a device, where it is one of its kind."""
-    from lab.lease import lease
-
-    return lease(entry.name, "lab run", LEASE_WAIT_S) if entry.needs_lease else contextlib.nullcontext()
-
-
-def _print_run(run: Run) -> None:
-    click.echo(f"{run.provenance.device}: {run.provenance.workload} {run.status}")
-    for record in run.records:
-        interval = f" [{format_quantity(record.ci_low, record.unit)}, {format_quantity(record.ci_high, record.unit)}]"
-        shown = interval if record.ci_low != record.ci_high else ""
-        value = format_quantity(record.median, record.unit)
-        click.echo(f"  {record.region:10} {record.metric:22} {value}{shown}  n={record.n} {record.source}")
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+device.add_command(power)

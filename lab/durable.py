@@ -12,8 +12,13 @@ from typing import TypeAlias
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
 
-def replace_file(target: Path, data: bytes) -> None:
+def replace_file(target: Path, data: bytes, *, synced: bool = True) -> None:
     """Write a file in one step: a reader sees the old one or the whole new one, also after a power cut.
+
+    Args:
+        target: the file.
+        data: its new content.
+        synced: False where a power cut makes the content worthless anyway: nothing waits for the disk then.
 
     Raises:
         OSError: it could not be written; the old file is as it was.
@@ -24,7 +29,8 @@ def replace_file(target: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fsync(stream.fileno())
+            if synced:
+                os.fsync(stream.fileno())
         scratch.chmod(0o644)
         scratch.replace(target)
     finally:

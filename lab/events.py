@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-ClockKind = Literal["dwt", "systick", "cntvct", "monotonic", "virtual"]
+ClockKind = Literal["dwt", "systick", "cntvct", "monotonic", "virtual", "guest"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Hello:
         protocol: version of the wire protocol.
         build_id: first 16 hex digits of the content digest the firmware was built from.
         board: board kind, a file name in ``device_configs/boards``.
-        clock: kind of the cycle counter; ``virtual`` counts instructions of an emulator.
+        clock: kind of the cycle counter; ``virtual`` counts instructions of an emulator, ``guest`` is the clock of an
+            emulated operating system, in nanoseconds of a time that advances with its instructions (set by the lab).
         clock_hz: rate of the cycle counter, Hz.
         mtu: largest CBOR payload the device accepts, bytes.
         credits: frames that may be in flight to the device without an acknowledgement.
@@ -26,6 +27,7 @@ class Hello:
         arena_bytes: size of the model's arena, bytes.
         stack_bytes: size of the stack, bytes.
         model: name of the linked model.
+        baud_rates: bits per second its UART can be switched to, the first of them after a reset; none where it cannot.
     """
 
     protocol: int
@@ -40,16 +42,21 @@ class Hello:
     arena_bytes: int
     stack_bytes: int
     model: str
+    baud_rates: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class RegionEvent:
-    """One pass through a region. ``begin`` and ``end`` are cycle counts of the device's clock since boot."""
+    """One pass through a region, or as many as ran in it one after another (``Job.window``).
+
+    ``begin`` and ``end`` are cycle counts of the device's clock since boot, ``passes`` the device's own count of them.
+    """
 
     region: str
     index: int
     begin: int
     end: int
+    passes: int = 1
 
     @property
     def cycles(self) -> int:
@@ -118,6 +125,10 @@ class Job:
         quiet_us: quiet time before the first and after the last region, microseconds of the device's clock.
         marker_line: whether an emulated board reports marker edges on its second UART; without a meter nobody needs
             them. A marker pin is driven either way.
+        window: passes (``infer``: inferences, ``train``: steps) that share one region and one pulse of the marker, with
+            nothing sent in between; each of the ``repeats`` windows begins with sample 0. 0: each pass is a region.
+        sleep: whether the core sleeps in the quiet, where its board can; it then reports the quiet as region ``idle``.
+        silent_s: how long the job itself lets nothing be heard, seconds: a long window.
         parameters: further parameters of the job.
         blobs: further blobs by name.
     """
@@ -130,6 +141,9 @@ class Job:
     profile: bool = False
     quiet_us: int = 2000
     marker_line: bool = True
+    window: int = 0
+    sleep: bool = False
+    silent_s: float = 0.0
     parameters: Mapping[str, int | float] = field(default_factory=dict)
     blobs: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from lab.printable import printable
+
 Sink = Callable[[str], None]
 
 
@@ -30,7 +32,7 @@ def set_sink(sink: Sink | None) -> None:
 
 def say(line: str) -> None:
     """Show one line, where progress goes."""
-    _sink(line)
+    _sink(printable(line))
 
 
 @dataclass
@@ -47,7 +49,7 @@ class Step:
         if now - self.last_line_s >= 2.0:
             self.last_line_s = now
             share = f"{100 * done // max(total, 1):3d} %"
-            _sink(f"  {self.title}: {share} ({done}/{total}) {detail}".rstrip())
+            say(f"  {self.title}: {share} ({done}/{total}) {detail}".rstrip())
 
 
 @contextmanager
@@ -60,8 +62,8 @@ def step(title: str, *, quiet_below_s: float = 0.0) -> Iterator[Step]:
     """
     current = Step(title)
     if quiet_below_s == 0.0:
-        _sink(f"* {title} …")
+        say(f"* {title} …")
     yield current
     elapsed = time.monotonic() - current.started_s
     if elapsed >= quiet_below_s:
-        _sink(f"  {title}: done in {elapsed:.1f} s")
+        say(f"  {title}: done in {elapsed:.1f} s")

@@ -59,7 +59,14 @@ def _output(program: str, *args: str) -> str:
     if path is None:
         return ""
     try:
-        done = subprocess.run((path, *args), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            (path, *args),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

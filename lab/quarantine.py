@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from lab.durable import replace_file
 from lab.errors import StoreError
+from lab.filelock import wait_for_lock
 
 FILE = "quarantine.json"
 
@@ -25,10 +25,12 @@ class Quarantine:
     Attributes:
         reason: what was found, in words for a person.
         since: when, UTC, ISO 8601.
+        evidence: what led there, one line each.
     """
 
     reason: str
     since: str
+    evidence: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"in quarantine since {self.since}: {self.reason}"
@@ -45,7 +47,8 @@ def quarantined(folder: Path) -> Mapping[str, Quarantine]:
     """
     path = folder / FILE
     try:
-        return {name: Quarantine(**entry) for name, entry in json.loads(path.read_text(encoding="utf-8")).items()}
+        entries = json.loads(path.read_text(encoding="utf-8")).items()
+        return {name: Quarantine(**{**entry, "evidence": tuple(entry.get("evidence", ()))}) for name, entry in entries}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -68,8 +71,8 @@ def set_quarantine(folder: Path, device: str, entry: Quarantine | None) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{FILE}.lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with (folder / f"{FILE}.lock").open("ab") as lock:
+            wait_for_lock(lock.fileno())
             entries = {name: asdict(one) for name, one in quarantined(folder).items() if name != device}
             if entry is not None:
                 entries[device] = asdict(entry)

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Literal
 from lab import progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from measurements.report.method_table import Unmeasured
     from measurements.report.night import NightSummary
     from measurements.report.trends import Trends
 
@@ -29,7 +32,10 @@ def new_session_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(seconds))}-{nanoseconds // 1000:06d}"
 
 
-def report_session(store_path: Path, session_id: str, reports: Path, nights: int = 0) -> Path | None:
+def report_session(
+    store_path: Path, session_id: str, reports: Path, nights: int = 0, *,
+    unmeasured: Sequence[Unmeasured] | None = None,
+) -> Path | None:
     """Write the report of a session.
 
     Args:
@@ -37,6 +43,8 @@ def report_session(store_path: Path, session_id: str, reports: Path, nights: int
         session_id: which session.
         reports: folder that reports go to; ``latest`` in it leads to this one afterwards.
         nights: also compare with so many sessions before it; reading them takes its time.
+        unmeasured: of a comparison of methods, what did not run; the report is then written as Markdown too,
+            ``summary.md`` beside it.
 
     Returns:
         The report, or None where the session measured nothing.
@@ -44,7 +52,8 @@ def report_session(store_path: Path, session_id: str, reports: Path, nights: int
     Raises:
         StoreError: the store cannot be read, or the report cannot be written.
     """
-    from measurements.report import publish, write_report
+    from measurements.report import publish, write_report, write_text
+    from measurements.report.markdown import render_markdown
     from measurements.store import Store
 
     with Store(store_path) as store:
@@ -54,7 +63,10 @@ def report_session(store_path: Path, session_id: str, reports: Path, nights: int
         with progress.step(f"report of {len(runs)} runs", quiet_below_s=2.0):
             traces = {run.run_id: trace for run in runs if (trace := store.trace(run.run_id)) is not None}
             history = trends(store_path, session_id, nights) if nights else None
-            page = write_report(runs, traces, reports / session_id, trends=history)
+            folder = reports / session_id
+            page = write_report(runs, traces, folder, trends=history, unmeasured=unmeasured or ())
+            if unmeasured is not None:
+                write_text(folder / "summary.md", render_markdown(runs, unmeasured=unmeasured))
             publish(page, reports)
     return page
 

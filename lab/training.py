@@ -24,6 +24,10 @@ from lab.events import Done, Event, Job, MetricEvent, RegionEvent, ResultEvent
 FORWARD, BACKWARD, UPDATE = "train.forward", "train.backward", "train.update"
 LAYER = "train.layer"
 LOSS = "loss"
+PARAMETERS = Job("parameters", b"", 0, warmup=0)
+"""Sends every variable, and where its training stands (:func:`checkpoint_of`)."""
+FORGET = Job("forget", b"", 0, warmup=0)
+"""Sets every variable to what it was compiled with."""
 QUIET_US = 2000
 LONGEST_ORDER = 1 << 16
 
@@ -222,10 +226,19 @@ def checkpoint(device: Device) -> Checkpoint:
     Raises:
         ProtocolError: the model is not trained on the device, or what came does not agree with its checksum.
     """
-    events = list(device.run(Job("parameters", b"", 0, warmup=0)))
+    events = list(device.run(PARAMETERS))
     _done(events)
-    results = {event.name: event.data for event in events if isinstance(event, ResultEvent)}
-    return _checkpoint(results.pop(_HEAD_NAME, b""), results)
+    return checkpoint_of([event for event in events if isinstance(event, ResultEvent)])
+
+
+def checkpoint_of(results: Sequence[ResultEvent]) -> Checkpoint:
+    """The checkpoint that the results of :data:`PARAMETERS` make.
+
+    Raises:
+        ProtocolError: they have no head, or do not agree with its checksum.
+    """
+    named = {result.name: result.data for result in results}
+    return _checkpoint(named.pop(_HEAD_NAME, b""), named)
 
 
 def read_parameters(device: Device) -> dict[str, bytes]:
@@ -243,7 +256,12 @@ def restore(device: Device, saved: Checkpoint) -> None:
     Raises:
         ProtocolError: the device refused it: from another build, or of another size. Says what and why.
     """
-    _done(list(device.run(Job("restore", b"", 0, warmup=0, blobs={"checkpoint": saved.to_bytes()}))))
+    _done(list(device.run(restoring(saved))))
+
+
+def restoring(saved: Checkpoint) -> Job:
+    """The job that gives a device the variables of a checkpoint."""
+    return Job("restore", b"", 0, warmup=0, blobs={"checkpoint": saved.to_bytes()})
 
 
 def forget(device: Device) -> None:
@@ -252,7 +270,7 @@ def forget(device: Device) -> None:
     Raises:
         ProtocolError: the model is not trained on the device.
     """
-    _done(list(device.run(Job("forget", b"", 0, warmup=0))))
+    _done(list(device.run(FORGET)))
 
 
 def _done(events: Sequence[Event]) -> Done:

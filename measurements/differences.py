@@ -19,6 +19,7 @@ from measurements.regression import (
     moved_layers,
     relative_change,
 )
+from measurements.statistics import unsure_of
 
 Verdict = Literal["better", "worse", "same"]
 Subject: TypeAlias = tuple[str, str, str]
@@ -89,7 +90,8 @@ def compare_runs(
 ) -> Differences:
     """Compare what two sets of runs have in common.
 
-    A noisy figure differs where its adjusted p-value is below 0.05 and its medians differ by the minimum effect. That
+    A noisy figure differs where its adjusted p-value is below 0.05 and its medians differ by the minimum effect, and by
+    more than the runs say that the place of the meter's samples may have moved them (:func:`unsure_of`). That
     says that these repeats differ; whether one commit is slower than another night after night, only a history tells
     (:mod:`measurements.regression`). Hardware is never compared with emulators, nor one compiler, board or emulator
     with another.
@@ -178,6 +180,9 @@ def _difference(pair: _Pair, statistics: Comparison | None, adjusted_p: float, m
     else:
         before, after = statistics.before, statistics.after
         differs = adjusted_p < SIGNIFICANCE and abs(relative_change(before, after)) >= minimum_effect
+        # Repeats of a run share what the place of the meter's samples makes of them: they cannot tell it from a change.
+        unsure = [max(unsure_of(one) for one in records) for records in (pair.before, pair.after)]
+        differs = differs and abs(after - before) > sum(unsure)
     better = (after > before) == higher_is_better(record.metric)
     return Difference(
         subject=pair.subject,

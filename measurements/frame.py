@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _OF_RUN = ("run_id", "session_id", "started", "status", "test")
 COLUMNS = (*_OF_RUN, *(field.name for field in fields(Provenance)), *(field.name for field in fields(Record)))
 _OWN = frozenset({"run_id", "session_id", "status", "test", *(field.name for field in fields(Record))})
-_FIGURES = ("median", "ci_low", "ci_high", "p95", "p99", "first", "lost_fraction")
+_FIGURES = ("median", "ci_low", "ci_high", "p95", "p99", "first", "lost_fraction", "class_uncertainty")
 
 
 def load(

@@ -6,6 +6,8 @@ from measurements.record import Record, Source
 from measurements.statistics import make_record
 
 RUN = "run"
+WHOLE = ("peak_ram.process", "peak_ram.unified", "peak_ram.gpu")
+"""Metrics of whole processes and devices: no parts of ``peak_ram``, which is that of the model's own memory."""
 
 
 def memory_records(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from measurements.claims import ClaimResult
+from measurements.environment import Environment
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
@@ -81,11 +85,14 @@ class Record:
         source: where the number comes from.
         raw: every repeat, in order.
         n: number of repeats.
-        median, ci_low, ci_high: median and its 95 % confidence interval.
+        median, ci_low, ci_high: median and its 95 % confidence interval; of energy widened by what the place of the
+            meter's samples in the windows makes of it, which differs from run to run.
         p95, p99, first: percentiles and the first repeat.
         alignment: how the measuring window was found.
         lost_fraction: samples lost inside the windows, 0..1.
         note: anything a reader must know, such as the unit of a virtual clock.
+        class_uncertainty: half-width, in ``unit``, of what the instrument's class allows at the median (type B, summed
+            linearly, see :mod:`measurements.uncertainty`); None where no instrument stands behind the figure.
     """
 
     region: str
@@ -103,6 +110,36 @@ class Record:
     alignment: Alignment = "none"
     lost_fraction: float = 0.0
     note: str = ""
+    class_uncertainty: float | None = None
+
+    @property
+    def run_uncertainty(self) -> float | None:
+        """Half-width, in ``unit``, of the 95 % confidence interval of the median (type A); None where it has none."""
+        if self.n < 2 and self.ci_low == self.ci_high:
+            return None
+        return max(self.median - self.ci_low, self.ci_high - self.median)
+
+    @property
+    def combined_uncertainty(self) -> float | None:
+        """Root of the sum of the squares of both; None where no instrument stands behind the figure."""
+        if self.class_uncertainty is None:
+            return None
+        return math.hypot(self.class_uncertainty, self.run_uncertainty or 0.0)
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a measurement was rejected instead of published.
+
+    Attributes:
+        reason: one of :data:`measurements.rejection.REASONS`, such as ``lost-samples``.
+        message: what was found, where, and what is allowed.
+        transient: whether measuring again makes sense.
+    """
+
+    reason: str
+    message: str
+    transient: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +152,8 @@ class Layer:
         operator: what the layer does.
         macs: multiply-accumulates of one pass.
         weights_bytes: weights and biases in flash, bytes.
-        cycles: cycles measured for this layer, None where not profiled.
+        cycles: ticks of the run's clock measured for this layer: cycles, but of the clocks ``monotonic`` and ``guest``
+            nanoseconds; None where not profiled.
         instructions, loads, stores: exact counts of the emulator's plug-in, None where not counted.
     """
 
@@ -150,12 +188,16 @@ class PlannedStep:
         operator: ``conv2d``, ``conv2d.weight_gradient`` …
         phase: ``forward``, ``backward`` or ``update``.
         macs: multiply-accumulates.
+        flop: floating-point operations; 0 where not recorded.
+        traffic_bytes: what it reads and writes at the least, each tensor once; 0 where not recorded.
     """
 
     name: str
     operator: str
     phase: str
     macs: int = 0
+    flop: int = 0
+    traffic_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -191,6 +233,13 @@ class RunDetail:
         events: region passes as (region, index, begin cycle, end cycle).
         notes: sentences for the reader.
         training: a training step and its arena; ``None`` where the model is not trained on the device.
+        rejections: why there are no figures of energy although the device was metered; empty where there are.
+        meter_notes: what the meter's driver said of its streams: losses, damage, what it left out; by capture.
+        environment: what the device was like and how it was set up; None of devices without an operating system.
+        evidence: what was last seen of the device where the run failed, as (where, text): its console, the probe's log.
+        claims: what came of the paper's claims, where the method ran beside its baselines.
+        task: what is asked of the data set, in words: runs are compared where data and task are the same.
+        target_accuracy: accuracy whose time is told of training on the device; 0 where none is.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -200,6 +249,13 @@ class RunDetail:
     events: tuple[tuple[str, int, int, int], ...] = ()
     notes: tuple[str, ...] = ()
     training: ArenaSchedule | None = None
+    rejections: tuple[Rejection, ...] = ()
+    meter_notes: tuple[str, ...] = ()
+    environment: Environment | None = None
+    evidence: tuple[tuple[str, str], ...] = ()
+    claims: tuple[ClaimResult, ...] = ()
+    task: str = ""
+    target_accuracy: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -242,6 +298,7 @@ class Trace:
         current_a: float32 array, shape (n,), ampere.
         logic: uint8 array, shape (n,), logic inputs D0..D7.
         lost: samples known to be lost inside the trace.
+        measured_v: float32 array, shape (n,), volt; None where the meter does not measure the voltage per sample.
     """
 
     t0_s: float
@@ -250,3 +307,4 @@ class Trace:
     current_a: Float32Array
     logic: UInt8Array
     lost: int = 0
+    measured_v: Float32Array | None = None

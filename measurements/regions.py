@@ -10,22 +10,28 @@ from lab.errors import ProtocolError
 INFERENCE = "inference"
 LAYER = "layer"
 TRAINING_LAYER = "train.layer"
+ENERGY_LAYER = "energy.layer"
+"""Metric of a layer's energy."""
 
 
 class RegionPass(Protocol):
     """One pass through a region, such as ``lab.events.RegionEvent``; the edges are counts of the device's clock."""
 
     @property
-    def region(self) -> str: ...
+    def region(self) -> str:
+        """Its name."""
 
     @property
-    def index(self) -> int: ...
+    def index(self) -> int:
+        """Number of the layer, in regions of layers."""
 
     @property
-    def begin(self) -> int: ...
+    def begin(self) -> int:
+        """Count of the clock at its first edge."""
 
     @property
-    def end(self) -> int: ...
+    def end(self) -> int:
+        """Count of the clock at its second edge."""
 
 
 def by_region(

@@ -15,6 +15,7 @@ import numpy as np
 from lab.errors import StoreError, WorkloadError
 from measurements.changepoints import exact_changes, splits
 from measurements.record import Layer, RunDetail
+from measurements.statistics import summarize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,15 +26,22 @@ MINIMUM_EFFECT = 0.01
 
 # Figures whose larger value is the better one; of everything else, less is better.
 _HIGHER_IS_BETTER = frozenset(
-    {"accuracy", "auc", "bit_exact", "agreement", "litert_agreement", "throughput", "coverage", "lifetime"}
+    {"accuracy", "auc", "bit_exact", "agreement", "litert_agreement", "throughput", "coverage", "lifetime",
+     "flop_rate", "byte_rate"}
 )
 # What an instruction-counted emulator yields the same every time.
 _COUNTED = frozenset(
     {
-        "cycles", "instructions", "instructions_per_mac", "loads", "stores", "latency", "peak_ram", "flash",
-        "accuracy", "auc", "bit_exact", "agreement",
+        "cycles", "instructions", "instructions_per_mac", "loads", "stores", "multiplies", "divides", "branches",
+        "floats", "latency", "peak_ram", "flash", "accuracy", "auc", "bit_exact", "agreement",
     }
 )  # fmt: skip
+# Of these, what an emulated operating system does not disturb.
+_COUNTED_IN_GUESTS = frozenset(
+    {"instructions", "instructions_per_mac", "flash", "accuracy", "auc", "bit_exact", "agreement"}
+)
+# Whose interval also holds what the place of a meter's samples makes of it.
+_METERED = frozenset({"energy", "charge", "power"})
 # What comes from the image itself, whatever it runs on.
 _FROM_IMAGE = frozenset({"flash", "flash.weights", "peak_ram.static", "bit_exact"})
 
@@ -82,6 +90,8 @@ class History:
         started_ns: start of that run, nanoseconds since the epoch.
         exact: whether any difference counts.
         note: says why this series starts where it does, where an older one of the same subject ended.
+        unsure: one per night, in the unit of the values: how far the place of a meter's samples may have moved each
+            (:func:`measurements.statistics.unsure_of`); empty where no meter stands behind them.
     """
 
     key: SeriesKey
@@ -91,6 +101,13 @@ class History:
     started_ns: tuple[int, ...]
     exact: bool
     note: str = ""
+    unsure: tuple[float, ...] = ()
+
+    def beyond_samples(self, index: int, difference: float) -> bool:
+        """Whether a change of level at a night is more than the samples' places can have made on either side of it."""
+        if not self.unsure:
+            return True
+        return abs(difference) > float(np.median(self.unsure[:index]) + np.median(self.unsure[index:]))
 
 
 @dataclass(frozen=True)
@@ -170,7 +187,8 @@ def is_exact(metric: str, source: str, clock: str) -> bool:
     """
     if metric in _FROM_IMAGE:
         return source != "modelled"
-    return source == "emulated" and clock == "virtual" and metric.split(".")[0] in _COUNTED
+    counted = {"virtual": _COUNTED, "guest": _COUNTED_IN_GUESTS}.get(clock, frozenset())
+    return source == "emulated" and metric.split(".")[0] in counted
 
 
 def detect(history: History, *, minimum_effect: float = MINIMUM_EFFECT) -> tuple[Change, ...]:
@@ -198,6 +216,7 @@ def detect(history: History, *, minimum_effect: float = MINIMUM_EFFECT) -> tuple
     return tuple(
         _change(history, split.index, split.before, split.after, split.p_value)
         for split in splits(values, minimum_effect)
+        if history.beyond_samples(split.index, split.after - split.before)
     )
 
 
@@ -301,6 +320,10 @@ def histories(frame: pd.DataFrame) -> list[History]:
         float(np.mean(raw)) if exact else float(median)
         for raw, median, exact in zip(table["raw"], table["median"], table["exact"], strict=True)
     ]
+    table["unsure"] = [
+        max(0.0, summarize(raw).ci_low - low) if metric.split(".")[0] in _METERED else 0.0
+        for metric, raw, low in zip(table["metric"], table["raw"], table["ci_low"], strict=True)
+    ]
     table["commit"] = table["git_commit"] + np.where(table["git_dirty"] & (table["git_commit"] != ""), "-dirty", "")
     table["started_ns"] = table["started"].astype("datetime64[ns, UTC]").astype("int64")
     table = _complete(table)
@@ -348,7 +371,7 @@ def _history(key: SeriesKey, rows: pd.DataFrame) -> History:
     rows = rows.sort_values(["started_ns", "run_id"])
     nights = rows.groupby("session_id", sort=False)
     last = nights.last().sort_values(["started_ns", "run_id"])
-    values = nights["value"].median().loc[last.index]
+    values, unsure = (nights[name].median().loc[last.index] for name in ("value", "unsure"))
     return History(
         key=key,
         values=tuple(float(value) for value in values),
@@ -356,6 +379,7 @@ def _history(key: SeriesKey, rows: pd.DataFrame) -> History:
         commits=tuple(last["commit"]),
         started_ns=tuple(int(value) for value in last["started_ns"]),
         exact=bool(rows["exact"].iloc[0]),
+        unsure=tuple(float(value) for value in unsure) if unsure.any() else (),
     )
 
 

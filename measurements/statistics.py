@@ -327,13 +327,18 @@ def make_record(
     alignment: Alignment = "none",
     lost_fraction: float = 0.0,
     note: str = "",
+    class_uncertainty: float | None = None,
+    unsure: float = 0.0,
 ) -> Record:
     """The record of one metric of one region from its repeats; the summary's note is added to ``note``.
 
     Args:
-        region, metric, unit, source, alignment, lost_fraction: as in :class:`measurements.record.Record`.
+        region, metric, unit, source, alignment, lost_fraction, class_uncertainty: as in
+            :class:`measurements.record.Record`.
         values: the repeats, in order.
         note: what a reader must know.
+        unsure: how far all repeats of this run may be off together while another run is not, in ``unit``: where the
+            meter's samples lie in the windows. Repeats within a run do not show it, so the interval is widened by it.
 
     Raises:
         WorkloadError: there is no value, or one is not finite; names the record.
@@ -350,12 +355,18 @@ def make_record(
         raw=tuple(float(value) for value in values),
         n=summary.n,
         median=summary.median,
-        ci_low=summary.ci_low,
-        ci_high=summary.ci_high,
+        ci_low=summary.ci_low - unsure,
+        ci_high=summary.ci_high + unsure,
         p95=summary.p95,
         p99=summary.p99,
         first=summary.first,
         alignment=alignment,
         lost_fraction=lost_fraction,
         note="; ".join(part for part in (note, summary.note) if part),
+        class_uncertainty=class_uncertainty,
     )
+
+
+def unsure_of(record: Record) -> float:
+    """The ``unsure`` that a record was made with: by how much its interval is wider than its repeats make it."""
+    return max(0.0, summarize(record.raw).ci_low - record.ci_low)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.errors import MeterError, ProtocolError
-from measurements.capture import match_windows
-from measurements.energy import edges_note, measure_windows, window_records
+from measurements.energy import marked_energy, window_records
 from measurements.latency import latency_records
 from measurements.record import Record, Source, Trace
 from measurements.regions import INFERENCE, RegionPass
 from measurements.statistics import make_record
+from measurements.uncertainty import MeterClass
 
 REGIONS = ("train.forward", "train.backward", "train.update")
 STEP = "train.step"
@@ -60,7 +60,7 @@ def unbroken(passes: Sequence[RegionPass]) -> int:
 def training_latency_records(
     passes: Sequence[RegionPass], clock_hz: float, clock: str, source: Source
 ) -> tuple[Record, ...]:
-    """``cycles``, ``instructions`` (virtual clock only) and ``latency`` of each region and of the whole step.
+    """``latency`` of each region and of the whole step, ``cycles`` and ``instructions`` where the clock counts them.
 
     Args:
         passes: what the device reported of a job ``train``, in order.
@@ -80,17 +80,23 @@ def training_latency_records(
 
 
 def training_energy_records(
-    trace: Trace, passes: Sequence[RegionPass], clock_hz: float, source: Source, quiet_s: float = 2e-3
+    trace: Trace,
+    passes: Sequence[RegionPass],
+    clock_hz: float,
+    source: Source,
+    quiet_s: float = 2e-3,
+    meter: MeterClass | None = None,
 ) -> tuple[Record, ...]:
     """Energy, charge and power of each region and of the whole step, as :func:`measurements.energy.energy_records`.
 
     Args:
         trace: the power trace, over a job ``train`` and the inferences after it, if any.
         passes: what the device reported of both, in order.
-        clock_hz, source, quiet_s: as there.
+        clock_hz, source, quiet_s, meter: as there.
 
     Raises:
-        MeterError: the trace and the passes disagree, there is no step, or too many samples were lost.
+        MeterError: there is no step.
+        MeasurementRejected: as there.
         ProtocolError: a step is not complete.
     """
     marked = (*REGIONS, INFERENCE)
@@ -98,18 +104,39 @@ def training_energy_records(
     groups = steps(timed)
     if not groups:
         raise MeterError("the device reports no step of training: nothing to measure")
-    windows = match_windows(trace, timed, clock_hz, marked)
-    figures = measure_windows(trace, windows, quiet_s)
-    records: list[Record] = []
-    for region in marked:
-        places = [place for place, one in enumerate(timed) if one.region == region]
-        if places:
-            note = edges_note(trace, [windows[place] for place in places])
-            records += window_records(region, figures.of(places), source, note)
-    records += window_records(STEP, figures.summed(groups), source, STEP_NOTE)
-    return tuple(records)
+    records, figures = marked_energy(trace, timed, clock_hz, marked, source, quiet_s, meter)
+    return (*records, *window_records(STEP, figures.summed(groups), source, STEP_NOTE))
 
 
 def loss_record(losses: Sequence[float], source: Source) -> Record:
     """The loss curve: one value per step, each before its update."""
     return make_record(STEP, "loss", "1", source, losses, note="each step's loss before its update, in order")
+
+
+def whole_training(
+    records: Sequence[Record], steps: int, target_accuracy: float = 0.0, steps_to_accuracy: int | None = None
+) -> tuple[Record, ...]:
+    """Time and energy of all steps, and the time to an accuracy, as so many times the median step.
+
+    Which step reaches the accuracy is what the same training on the host says, with which the device's variables are
+    compared.
+
+    Args:
+        records: of the run, those of the whole step among them.
+        steps: steps of the training.
+        target_accuracy: 0 where none is asked for.
+        steps_to_accuracy: steps after which it is reached, None where it never is.
+    """
+    wanted = [("latency", "training_time", steps, f"{steps} steps"),
+              ("energy", "training_energy", steps, f"{steps} steps")]  # fmt: skip
+    if target_accuracy and steps_to_accuracy is not None:
+        note = f"{steps_to_accuracy} steps to {target_accuracy:.0%}, as the host's curve has it"
+        wanted.append(("latency", "time_to_accuracy", steps_to_accuracy, note))
+    by_metric = {record.metric: record for record in records if record.region == STEP}
+    found = []
+    for metric, name, count, note in wanted:
+        if one := by_metric.get(metric):
+            made = make_record("run", name, one.unit, one.source, [count * one.median], note=f"{note}, each the median")
+            by_class = one.class_uncertainty
+            found.append(made if by_class is None else replace(made, class_uncertainty=count * by_class))
+    return tuple(found)

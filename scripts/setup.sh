@@ -15,6 +15,8 @@ needed=(
   "command -v qemu-system-arm:qemu-system-arm"
   "command -v arm-none-eabi-gcc:gcc-arm-none-eabi"
   "test -e /usr/lib/arm-none-eabi/newlib/nano.specs -o -e /usr/lib/arm-none-eabi/lib/nano.specs:libnewlib-arm-none-eabi"
+  "command -v aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu"
+  "test -e /usr/aarch64-linux-gnu/include/stdio.h:libc6-dev-arm64-cross"
   "command -v cmake:cmake"
   "command -v ninja:ninja-build"
   "command -v gcc:gcc"
@@ -26,9 +28,14 @@ for_tests=(
   "command -v clang:clang"
   "command -v llvm-symbolizer:llvm"
   "ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-$(uname -m).a:libclang-rt-14-dev"
-  "command -v aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu"
-  "test -e /usr/aarch64-linux-gnu/include/stdio.h:libc6-dev-arm64-cross"
+  "command -v arm-linux-gnueabihf-gcc:gcc-arm-linux-gnueabihf"
+  "test -e /usr/arm-linux-gnueabihf/include/stdio.h:libc6-dev-armhf-cross"
+  "test -x /usr/sbin/dropbear:dropbear-bin"
+  "test -x /usr/sbin/sshd:openssh-server"
   "command -v influxd:influxdb"
+  "command -v qemu-system-riscv32:qemu-system-misc"
+  "command -v gdb-multiarch:gdb-multiarch"
+  "command -v ser2net || test -x /usr/sbin/ser2net:ser2net"
   "command -v git:git"
 )
 [ "$profile" = test ] && needed+=("${for_tests[@]}")
@@ -69,9 +76,23 @@ if [ ! -e "$stamp" ]; then
       { say "no CPU build of PyTorch can be reached; the ordinary one is several GB"; pip install "torch>=2.6"; } ||
       fail "PyTorch cannot be installed. Set LAB_TORCH_INDEX to an index that has it, or install it into $venv by hand."
   fi
+  # In CI every package is the very file that was tested here; docs/security.md says why PyTorch is not among them.
+  here=$("$venv/bin/python" -c 'import platform as p, sys; print("%d.%d" % sys.version_info[:2], p.system(), p.machine())')
+  if [ -n "${CI:-}" ] && grep -qsFx "# platform: $here" requirements/ci.txt; then
+    say "installing the pinned Python packages"
+    if ! pip install -q --require-hashes --no-deps -r requirements/ci.txt; then
+      [ -z "${LAB_PINNED:-}" ] || fail "a pinned package cannot be had as it was; see pip's message above."
+      say "not all pinned packages can be had as they were; going on with what pip finds (LAB_PINNED=1 forbids that)"
+    fi
+  fi
   say "installing Python packages"
   pip install -e '.[dev,influx]' || fail "pip could not install the Python packages; see its message above."
   touch "$stamp"
+fi
+
+if [ "$profile" = test ] && [ -z "${LAB_LABGRID:-}" ] && [ ! -e "$venv/labgrid/bin/labgrid-coordinator" ]; then
+  say "installing labgrid, in an environment of its own"
+  "$venv/bin/python" -m lab labgrid install || fail "labgrid could not be installed; see the message above."
 fi
 
 "$venv/bin/python" -m lab.emulators.tcg_plugin ||

@@ -7,6 +7,7 @@
 #include "dut.h"
 #include "lab_model.h"
 #include "memory.h"
+#include "model.h"
 #include "port.h"
 
 #include <setjmp.h>

@@ -6,6 +6,7 @@
  */
 #include "lab_model.h"
 #include "memory.h"
+#include "model.h"
 #include "port.h"
 #include "session.h"
 #include "training.h"
@@ -29,16 +30,28 @@ static jmp_buf restart;
 static uint32_t work;
 static wire_receiver_t checker;
 
+static const uint32_t baud_rates[] = {115200, 230400, 921600};
+
+/* Whatever is asked, only a rate that was offered is set. */
+static void set_baud(uint32_t baud)
+{
+    if (baud != baud_rates[0] && baud != baud_rates[1] && baud != baud_rates[2])
+        abort();
+}
+
 const lab_port_t lab_port = {
     .board = "fuzz",
     .clock_kind = "virtual",
-    .clock_hz = 1000000u,
+    .clock_hz = 1u << 28,
     .blob_store = blob_store,
     .blob_bytes = BLOB_BYTES,
     .blob_address = 0x21000000u,
     .stack = stack,
     .stack_bytes = sizeof stack,
     .marker = &marker,
+    .baud_rates = baud_rates,
+    .baud_rate_count = 3,
+    .set_baud = set_baud,
 };
 
 /* Jobs may ask for four thousand million passes: cut them off. */
@@ -76,6 +89,11 @@ size_t port_read(uint8_t *bytes, size_t capacity)
 
 void port_idle(void)
 {
+}
+
+bool port_doze(uint64_t cycles)
+{
+    return cycles > 1u << 20;
 }
 
 uint64_t port_cycles(void)
@@ -176,6 +194,7 @@ const lab_model_t lab_model = {
     .infer_profiled = infer_profiled,
     .output_scale = 1.0f,
     .output_zero_point = 0,
+    .output_is_float = 1,
     .training = &training,
 };
 

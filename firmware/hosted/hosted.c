@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
-
 
 uint32_t lab_stack[(HOSTED_GUARD_BYTES + HOSTED_STACK_BYTES) / sizeof(uint32_t)]
     __attribute__((aligned(HOSTED_GUARD_BYTES)));
@@ -63,6 +63,14 @@ uint64_t port_cycles(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+bool port_doze(uint64_t cycles)
+{
+    const struct timespec length = {(time_t)(cycles / 1000000000u), (long)(cycles % 1000000000u)};
+    /* Woken by a signal it returns early, and is called again. */
+    (void)nanosleep(&length, NULL);
+    return true;
+}
+
 /* ---- reset and faults ---- */
 
 void port_reset(void)
@@ -75,17 +83,40 @@ void port_reset(void)
     _exit(EXIT_FAILURE);
 }
 
+/* Program counter and stack pointer of the code that was interrupted; zeros on processors not named here. */
+static void interrupted(const ucontext_t *context, uint64_t *pc, uint64_t *sp)
+{
+#if defined(__x86_64__)
+    *pc = (uint64_t)context->uc_mcontext.gregs[REG_RIP];
+    *sp = (uint64_t)context->uc_mcontext.gregs[REG_RSP];
+#elif defined(__aarch64__)
+    *pc = context->uc_mcontext.pc;
+    *sp = context->uc_mcontext.sp;
+#elif defined(__arm__)
+    *pc = context->uc_mcontext.arm_pc;
+    *sp = context->uc_mcontext.arm_sp;
+#else
+    (void)context;
+    *pc = *sp = 0;
+#endif
+}
+
 static void report_fault(int number, siginfo_t *information, void *context)
 {
-    (void)context;
-    static const char *const names[] = {"signal", "address_low", "address_high"};
+    static const char *const names[] = {"signal", "address_low", "address_high", "pc_low",
+                                        "pc_high", "sp_low", "sp_high"};
     uint64_t address = (uint64_t)(uintptr_t)information->si_addr;
-    const uint32_t values[] = {(uint32_t)number, (uint32_t)address, (uint32_t)(address >> 32)};
+    uint64_t pc;
+    uint64_t sp;
+    interrupted(context, &pc, &sp);
+    const uint32_t values[] = {(uint32_t)number, (uint32_t)address, (uint32_t)(address >> 32), (uint32_t)pc,
+                               (uint32_t)(pc >> 32), (uint32_t)sp, (uint32_t)(sp >> 32)};
+    const session_fault_t fault = {names, values, sizeof values / sizeof values[0], NULL, 0};
     uintptr_t low = (uintptr_t)lab_stack;
     if (address >= low && address < low + HOSTED_GUARD_BYTES)
-        session_crash("overflow", "the stack overflowed", names, values, 3);
+        session_crash("overflow", "the stack overflowed", &fault);
     else
-        session_crash("crash", "the process took a signal", names, values, 3);
+        session_crash("crash", "the process took a signal", &fault);
     port_reset();
 }
 

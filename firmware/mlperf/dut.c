@@ -1,6 +1,7 @@
 #include "dut.h"
 
 #include "benchmark.h"
+#include "build_id.h"
 #include "lab_model.h"
 #include "memory.h"
 #include "port.h"
@@ -12,8 +13,8 @@
 #include <stddef.h>
 #include <string.h>
 
-#if !defined(LAB_BUILD_ID) || !defined(LAB_MLPERF_MODEL)
-#error "LAB_BUILD_ID and LAB_MLPERF_MODEL are set by the build"
+#ifndef LAB_MLPERF_MODEL
+#error "LAB_MLPERF_MODEL is set by the build"
 #endif
 
 #define COMMAND_CHARACTERS 80u
@@ -265,7 +266,9 @@ static void run_help(char *const *words, uint32_t count)
 {
     (void)words;
     (void)count;
-    say("hil-lab firmware " LAB_BUILD_ID ", MLPerf Tiny protocol; a command ends with a percent sign");
+    text_string("hil-lab firmware ");
+    text_string(lab_build_id);
+    say(", MLPerf Tiny protocol; a command ends with a percent sign");
     say("name, profile, timestamp, results, help");
     say("db load N: N bytes follow; db HH...: some of them in hex; db print: those that came");
     say("infer N W: N inferences after W that are not timed");
@@ -366,8 +369,7 @@ void dut_init(void)
 }
 
 /* What the boards' fault handlers call; they reset the board afterwards. */
-void session_crash(const char *code, const char *message, const char *const *names, const uint32_t *values,
-                   uint32_t count)
+void session_crash(const char *code, const char *message, const session_fault_t *fault)
 {
     /* Ends whatever line was being said. */
     text_line();
@@ -375,11 +377,11 @@ void session_crash(const char *code, const char *message, const char *const *nam
     text_string(code);
     text_string(": ");
     text_string(message);
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < fault->count; i++) {
         text_string(" ");
-        text_string(names[i]);
+        text_string(fault->names[i]);
         text_string("=0x");
-        text_hex(values[i], 8);
+        text_hex(fault->values[i], 8);
     }
     say("]");
 }

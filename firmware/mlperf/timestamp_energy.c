@@ -19,7 +19,7 @@ const char timestamp_mode[] = "energy";
 static uint64_t set_marker(uint32_t bits)
 {
     uint64_t now = port_cycles();
-    *lab_port.marker = bits;
+    *lab_port.marker = PORT_MARKER_WORD(bits);
     return now;
 }
 
@@ -41,7 +41,7 @@ void timestamp_init(void)
 void timestamp(void)
 {
     uint64_t fall = set_marker(0);
-    uint64_t hold = (uint64_t)LOW_US * lab_port.clock_hz / 1000000u;
+    uint64_t hold = (uint64_t)LOW_US * port_clock_hz() / 1000000u;
     while (port_cycles() - fall < hold)
         continue;
     uint64_t rise = set_marker(PIN);

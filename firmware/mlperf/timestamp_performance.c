@@ -14,7 +14,7 @@ void timestamp_init(void)
 /* In two steps: a clock of 1 GHz times 1,000,000 would leave 64 bits after some hours. */
 static uint64_t microseconds(uint64_t cycles)
 {
-    uint64_t hz = lab_port.clock_hz;
+    uint64_t hz = port_clock_hz();
     return cycles / hz * 1000000u + cycles % hz * 1000000u / hz;
 }
 

@@ -4,12 +4,16 @@
 
 #include "blob.h"
 #include "cbor.h"
+#include "message.h"
+#include "region.h"
+#include "session.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #define JOB_FLAG_PROFILE 1u
 #define JOB_FLAG_SILENT_MARKER 2u /* no frames on the marker line; the marker pin is driven all the same */
+#define JOB_FLAG_SLEEP 4u         /* the core sleeps while the job is quiet, where the board can */
 
 typedef struct {
     cbor_map_t parameters; /* the whole `run` message, for parameters by name */
@@ -36,11 +40,49 @@ uint8_t *job_scratch(void);
 /* The part of the scratch memory that takes the model's output. */
 uint8_t *job_output(void);
 
+/* The quiet before the first region (`index` 0) and after the last (1); reported as region `idle` where it was slept. */
+void job_quiet(const job_parameters_t *job, uint32_t index);
+
+/* Passes that share one region, from the parameter `window`; 0 where each has its own. False after having refused it. */
+bool job_window(const job_parameters_t *job, uint32_t *passes);
+
+/* Refuse an input, at a place, with the message that was begun; false, which compilers are to see. */
+static inline bool job_refuse(const char *place)
+{
+    session_error("input", place, message_read());
+    return false;
+}
+
+/* The same with a text of its own. */
+static inline bool job_refuse_text(const char *place, const char *text)
+{
+    message_begin(text);
+    return job_refuse(place);
+}
+
+/* A parameter that has to be given, from `least` to `most`. False after having refused it. */
+bool job_read_count(const job_parameters_t *job, const char *name, uint32_t least, uint32_t most, uint32_t *value);
+
+/* A region over many passes has ended: marks and event. */
+void job_report_window(const job_parameters_t *job, const char *region, uint32_t index, region_times_t times,
+                       uint32_t passes);
+
 bool job_infer(const job_parameters_t *job);
 bool job_train(const job_parameters_t *job);
+bool job_adapt(const job_parameters_t *job);
+bool job_switch(const job_parameters_t *job);
+bool job_filter(const job_parameters_t *job);
 bool job_parameters(const job_parameters_t *job);
 bool job_restore(const job_parameters_t *job);
 bool job_forget(const job_parameters_t *job);
+
+#ifdef LAB_COUNT_JOB
+bool job_count(const job_parameters_t *job);
+#endif
+
+#ifdef LAB_PEAKS
+bool job_peaks(const job_parameters_t *job);
+#endif
 
 #ifdef LAB_TEST_JOBS
 bool job_crash(const job_parameters_t *job);

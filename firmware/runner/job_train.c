@@ -1,7 +1,9 @@
 /*
  * train: steps of training over the blob's samples and their targets, `count` of them, `repeats` times.
  *
- * Every step is measured as three regions; train.update is left out where the model consumes each gradient at once.
+ * Every step is measured as three regions; train.update is left out where the model consumes each gradient at once, and
+ * of a model that learns on the way forward there is train.forward alone.
+ * With a `window` so many whole steps are one region, `repeats` times.
  */
 #include "job.h"
 #include "lab_model.h"
@@ -18,12 +20,18 @@
 #define FORWARD "train.forward"
 #define BACKWARD "train.backward"
 #define UPDATE "train.update"
+#define STEP "train.step"
 
 typedef struct {
     const uint8_t *samples;
     const uint8_t *targets;
     const uint8_t *order; /* a uint16 for each step; NULL: the order in which the samples lie */
 } material_t;
+
+typedef struct {
+    uint32_t steps; /* 0: the regions of each step are measured by themselves */
+    bool forward_only;
+} window_t;
 
 static uint32_t sample_at(const job_parameters_t *job, const material_t *material, uint32_t step)
 {
@@ -35,12 +43,6 @@ static uint32_t sample_at(const job_parameters_t *job, const material_t *materia
 }
 
 /* ---- what is refused before anything is trained ---- */
-
-static bool refuse(const char *place)
-{
-    session_error("input", place, message_read());
-    return false;
-}
 
 /* The data of a blob of exactly `count` pieces of `bytes`; NULL after having refused any other. */
 static const uint8_t *data_of(const blob_t *blob, const char *place, uint32_t count, uint32_t bytes)
@@ -58,7 +60,7 @@ static const uint8_t *data_of(const blob_t *blob, const char *place, uint32_t co
         message_uint(bytes);
         message_text(" are needed");
     }
-    refuse(place);
+    job_refuse(place);
     return NULL;
 }
 
@@ -82,7 +84,7 @@ static bool labels_are_valid(const material_t *material, uint32_t count)
             message_int(label);
             message_text("; labels go from 0 to ");
             message_uint(training->target_classes - 1u);
-            return refuse("targets");
+            return job_refuse("targets");
         }
     }
     return true;
@@ -99,7 +101,7 @@ static bool order_is_valid(const job_parameters_t *job, const material_t *materi
             message_uint(sample);
             message_text(" of ");
             message_uint(job->count);
-            return refuse("order");
+            return job_refuse("order");
         }
     }
     return true;
@@ -111,7 +113,7 @@ static bool find_material(const job_parameters_t *job, material_t *material)
     uint64_t steps = (uint64_t)job->count * job->repeats;
     if (steps == 0 || steps > UINT32_MAX) {
         message_begin("the number of samples times that of epochs must be from 1 to 4294967295");
-        return refuse("train");
+        return job_refuse("train");
     }
     cbor_get_uint(&job->parameters, "order", &ordered);
     *material = (material_t){.order = NULL};
@@ -127,6 +129,29 @@ static bool find_material(const job_parameters_t *job, material_t *material)
     return material->order != NULL && order_is_valid(job, material);
 }
 
+/* How many steps share a region, and whether they are forwards alone, which change no variable. */
+static bool read_window(const job_parameters_t *job, const material_t *material, window_t *window)
+{
+    uint64_t forward = 0;
+    if (!job_window(job, &window->steps))
+        return false;
+    cbor_get_uint(&job->parameters, "forward", &forward);
+    window->forward_only = forward != 0;
+    if (forward != 0 && lab_model.training->learn != NULL) {
+        message_begin("the model learns on the way forward: it has no forward that changes nothing");
+        return job_refuse("forward");
+    }
+    if (forward != 0 && window->steps == 0) {
+        message_begin("'forward' measures forwards alone and needs a 'window' of them");
+        return job_refuse("forward");
+    }
+    if (material->order != NULL && window->steps > 0) {
+        message_begin("steps that share a window take the samples as they lie: no 'order'");
+        return job_refuse("order");
+    }
+    return true;
+}
+
 static bool read_settings(const job_parameters_t *job)
 {
     uint64_t seed = training_state.random;
@@ -136,15 +161,15 @@ static bool read_settings(const job_parameters_t *job)
     /* Also false for what is not a number. */
     if (!(rate >= 0.0f && rate <= FLT_MAX)) {
         message_begin("the learning rate 'lr' must be given, finite and not below 0");
-        return refuse("train");
+        return job_refuse("train");
     }
     if (seed == 0 || seed > UINT32_MAX) {
         message_begin("'seed' must be from 1 to 4294967295");
-        return refuse("train");
+        return job_refuse("train");
     }
     if (job->warmup > 0) {
         message_begin("training has no warm-up: every pass changes the variables");
-        return refuse("train");
+        return job_refuse("train");
     }
     training_state.learning_rate = rate;
     training_state.random = (uint32_t)seed;
@@ -167,11 +192,14 @@ static void report(const job_parameters_t *job, const char *region, uint32_t ste
     session_event(region, step, times.begin, times.end);
 }
 
-/* False after having said which step failed where: nothing is updated with a loss that is no number. */
-static bool loss_is_finite(float loss, uint32_t step, uint32_t sample)
+static bool is_finite(float loss)
 {
-    if (loss >= -FLT_MAX && loss <= FLT_MAX)
-        return true;
+    return loss >= -FLT_MAX && loss <= FLT_MAX;
+}
+
+/* Says which step failed where: nothing is updated with a loss that is no number. */
+static bool refuse_loss(float loss, uint32_t step, uint32_t sample)
+{
     message_begin("step ");
     message_uint(step);
     message_text(", sample ");
@@ -179,8 +207,25 @@ static bool loss_is_finite(float loss, uint32_t step, uint32_t sample)
     message_text(": the loss is ");
     message_text(loss > 0.0f ? "infinite" : loss < 0.0f ? "minus infinite" : "not a number");
     session_error("nan", FORWARD, message_read());
-    training_state.step--;
     return false;
+}
+
+/* The first region of a step, which is all of it where the model learns on the way. */
+static float go_forward(const uint8_t *sample, const uint8_t *target, uint8_t *output)
+{
+    const lab_training_t *training = lab_model.training;
+    if (training->learn != NULL)
+        return training->learn(sample, target, output, lab_arena, &training_state);
+    return training->forward(sample, target, output, lab_arena);
+}
+
+static void go_backward(const uint8_t *sample, const uint8_t *target)
+{
+    const lab_training_t *training = lab_model.training;
+    if (training->backward != NULL)
+        training->backward(sample, target, lab_arena, &training_state);
+    if (training->update != NULL)
+        training->update(lab_arena, &training_state);
 }
 
 static bool train_step(const job_parameters_t *job, const material_t *material, uint32_t step, uint8_t *output)
@@ -193,23 +238,69 @@ static bool train_step(const job_parameters_t *job, const material_t *material, 
 
     training_state.step++;
     region_begin(FORWARD);
-    float loss = training->forward(sample, target, output, lab_arena);
+    float loss = go_forward(sample, target, output);
     times = region_end();
     if (!(job->flags & JOB_FLAG_SILENT_MARKER))
         region_send_marks(times);
     session_event_with_metric(FORWARD, step, times.begin, times.end, "loss", loss);
-    if (!loss_is_finite(loss, step, index))
-        return false;
+    if (!is_finite(loss)) {
+        training_state.step--;
+        return refuse_loss(loss, step, index);
+    }
 
-    region_begin(BACKWARD);
-    training->backward(sample, target, lab_arena, &training_state);
-    report(job, BACKWARD, step, region_end());
-
+    if (training->backward != NULL) {
+        region_begin(BACKWARD);
+        training->backward(sample, target, lab_arena, &training_state);
+        report(job, BACKWARD, step, region_end());
+    }
     if (training->update != NULL) {
         region_begin(UPDATE);
         training->update(lab_arena, &training_state);
         report(job, UPDATE, step, region_end());
     }
+    return true;
+}
+
+/* Steps (or forwards alone) one after another, nothing sent between them; the first loss that is no number ends it. */
+static bool run_window(const job_parameters_t *job, const material_t *material, const window_t *window, uint32_t index,
+                       uint8_t *output)
+{
+    const lab_training_t *training = lab_model.training;
+    const char *region = window->forward_only ? FORWARD : STEP;
+    uint32_t step = 0;
+    uint32_t at = 0;
+    float loss = 0.0f;
+    region_begin(region);
+    while (step < window->steps) {
+        const uint8_t *sample = material->samples + (size_t)at * lab_model.input_bytes;
+        const uint8_t *target = material->targets + (size_t)at * training->target_bytes;
+        /* Kernels may ask for the number of the step they are in, which a step without a finite loss has not. */
+        training_state.step += !window->forward_only;
+        loss = go_forward(sample, target, output);
+        if (!is_finite(loss)) {
+            training_state.step -= !window->forward_only;
+            break;
+        }
+        if (!window->forward_only)
+            go_backward(sample, target);
+        step++;
+        at = at + 1 < job->count ? at + 1 : 0;
+    }
+    region_times_t times = region_end();
+    if (step < window->steps)
+        return refuse_loss(loss, step, at);
+    job_report_window(job, region, index, times, window->steps);
+    return true;
+}
+
+static bool train_all(const job_parameters_t *job, const material_t *material, const window_t *window, uint8_t *output)
+{
+    for (uint32_t i = 0; window->steps > 0 && i < job->repeats; i++)
+        if (!run_window(job, material, window, i, output))
+            return false;
+    for (uint32_t step = 0; window->steps == 0 && step < job->count * job->repeats; step++)
+        if (!train_step(job, material, step, output))
+            return false;
     return true;
 }
 
@@ -228,15 +319,16 @@ static void profile_step(const material_t *material, uint8_t *output)
 bool job_train(const job_parameters_t *job)
 {
     material_t material;
-    if (!training_is_there("train") || !find_material(job, &material) || !read_settings(job))
+    window_t window;
+    if (!training_is_there("train") || !find_material(job, &material) || !read_window(job, &material, &window) ||
+        !read_settings(job))
         return false;
     uint8_t *output = job_output();
     send_idle_mark(job);
-    region_quiet(job->quiet_us);
-    for (uint32_t step = 0; step < job->count * job->repeats; step++)
-        if (!train_step(job, &material, step, output))
-            return false;
-    region_quiet(job->quiet_us);
+    job_quiet(job, 0);
+    if (!train_all(job, &material, &window, output))
+        return false;
+    job_quiet(job, 1);
     send_idle_mark(job);
     if (job->flags & JOB_FLAG_PROFILE)
         profile_step(&material, output);

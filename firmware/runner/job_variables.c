@@ -1,4 +1,5 @@
 /* parameters, restore, forget: the variables that training changes are sent, loaded, and set as compiled. */
+#include "build_id.h"
 #include "crc32.h"
 #include "job.h"
 #include "lab_model.h"
@@ -12,7 +13,6 @@
 /* The head of a checkpoint, as docs/wire.md describes it; all numbers are little-endian. */
 #define MAGIC "labckpt1"
 #define MAGIC_BYTES 8u
-#define BUILD_ID_BYTES 16u
 #define BUILD_ID_AT MAGIC_BYTES
 #define TOTAL_AT (BUILD_ID_AT + BUILD_ID_BYTES)
 #define CRC_AT (TOTAL_AT + 4u)
@@ -58,7 +58,7 @@ bool job_parameters(const job_parameters_t *job)
                              training->variables[i].bytes);
     uint8_t head[HEAD_BYTES];
     memcpy(head, MAGIC, MAGIC_BYTES);
-    memcpy(head + BUILD_ID_AT, LAB_BUILD_ID, BUILD_ID_BYTES);
+    memcpy(head + BUILD_ID_AT, lab_build_id, BUILD_ID_BYTES);
     write_u32(head + TOTAL_AT, total_bytes());
     write_u32(head + CRC_AT, variables_crc());
     write_u32(head + STEP_AT, training_state.step);
@@ -75,7 +75,7 @@ static bool refuse(const char *code)
 
 static bool is_of_this_build(const uint8_t *head)
 {
-    if (memcmp(head + BUILD_ID_AT, LAB_BUILD_ID, BUILD_ID_BYTES) == 0)
+    if (memcmp(head + BUILD_ID_AT, lab_build_id, BUILD_ID_BYTES) == 0)
         return true;
     char found[BUILD_ID_BYTES + 1u];
     /* From a damaged file anything may come; the frame takes UTF-8 only. */
@@ -84,7 +84,8 @@ static bool is_of_this_build(const uint8_t *head)
     found[BUILD_ID_BYTES] = 0;
     message_begin("it is of build ");
     message_text(found);
-    message_text(", this is build " LAB_BUILD_ID);
+    message_text(", this is build ");
+    message_text(lab_build_id);
     return refuse("input");
 }
 

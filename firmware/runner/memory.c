@@ -1,5 +1,7 @@
 #include "memory.h"
 
+#include "model.h"
+
 #define STACK_PAINT 0xC5A7E519u
 
 /* The start-up code must not spend time on clearing what every job paints first. */

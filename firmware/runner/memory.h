@@ -2,8 +2,6 @@
 #ifndef LAB_MEMORY_H
 #define LAB_MEMORY_H
 
-#include "model.h"
-
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -11,8 +9,8 @@
 #define MEMORY_ARENA_GUARD_BYTES 16u
 #define MEMORY_STACK_GUARD_BYTES 64u
 
-/* The model's arena followed by its guard. */
-extern uint8_t lab_arena[LAB_MODEL_ARENA_BYTES + MEMORY_ARENA_GUARD_BYTES];
+/* The model's arena followed by its guard. Only memory.c knows its size: nothing else is compiled anew for a model. */
+extern uint8_t lab_arena[];
 
 /* Paints a stack that nobody runs on yet. The lowest MEMORY_STACK_GUARD_BYTES are its guard. */
 void memory_paint_stack(uint32_t *stack, uint32_t bytes);

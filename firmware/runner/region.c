@@ -18,7 +18,7 @@ __attribute__((noinline)) void region_begin(const char *name)
 {
     running = name;
     begin_cycles = port_cycles();
-    *marker = REGION_MARK_RUNNING;
+    *marker = PORT_MARKER_WORD(REGION_MARK_RUNNING);
 }
 
 /* A real clock may read a very short region as less than the overhead: an end never lies before its begin. */
@@ -29,7 +29,7 @@ static uint64_t corrected(uint64_t begin, uint64_t end, uint64_t overhead)
 
 __attribute__((noinline)) region_times_t region_end(void)
 {
-    *marker = 0;
+    *marker = PORT_MARKER_WORD(0u);
     region_times_t times = {begin_cycles, corrected(begin_cycles, port_cycles(), region_overhead)};
     running = "";
     return times;
@@ -41,9 +41,9 @@ __attribute__((noinline)) void region_layer_hook(void *context, uint32_t layer, 
     if (edge == 1) {
         running = "layer";
         times->begin = port_cycles();
-        *marker = REGION_MARK_LAYER;
+        *marker = PORT_MARKER_WORD(REGION_MARK_LAYER);
     } else {
-        *marker = 0;
+        *marker = PORT_MARKER_WORD(0u);
         times->end = corrected(times->begin, port_cycles(), layer_overhead);
         running = "";
     }
@@ -79,12 +79,19 @@ const char *region_running(void)
     return running;
 }
 
-void region_quiet(uint32_t quiet_us)
+region_quiet_t region_quiet(uint32_t quiet_us, bool sleep)
 {
-    uint64_t cycles = (uint64_t)quiet_us * lab_port.clock_hz / 1000000u;
-    uint64_t start = port_cycles();
-    while (port_cycles() - start < cycles)
-        continue;
+    uint64_t cycles = (uint64_t)quiet_us * port_clock_hz() / 1000000u;
+    region_quiet_t quiet = {{port_cycles(), 0}, false};
+    uint64_t passed = 0;
+    /* A sleep may end early; the last bit is waited for awake. */
+    while (passed < cycles) {
+        if (sleep && port_doze(cycles - passed))
+            quiet.asleep = true;
+        passed = port_cycles() - quiet.times.begin;
+    }
+    quiet.times.end = quiet.times.begin + passed;
+    return quiet;
 }
 
 static void send_edge(uint64_t cycles, uint32_t bits)

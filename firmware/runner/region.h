@@ -2,6 +2,7 @@
 #ifndef LAB_REGION_H
 #define LAB_REGION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Marker bits. */
@@ -26,8 +27,13 @@ void region_layer_hook(void *context, uint32_t layer, uint32_t edge);
 /* The region that runs, or "". */
 const char *region_running(void);
 
-/* Waits `quiet_us` of the board's clock. */
-void region_quiet(uint32_t quiet_us);
+typedef struct {
+    region_times_t times;
+    bool asleep;
+} region_quiet_t;
+
+/* Waits `quiet_us` of the board's clock, asleep where that is wanted and the board can; says when, and whether it slept. */
+region_quiet_t region_quiet(uint32_t quiet_us, bool sleep);
 
 /* Sends marker frames for both edges of a region, or for a moment at which nothing runs. Never inside a region. */
 void region_send_marks(region_times_t times);

@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include "blob.h"
+#include "build_id.h"
 #include "job.h"
 #include "lab_model.h"
 #include "memory.h"
@@ -10,17 +11,17 @@
 
 #include <stdbool.h>
 
-#ifndef LAB_BUILD_ID
-#error "LAB_BUILD_ID is set by the build"
-#endif
-
+#ifndef CREDITS
 #define CREDITS 1u
+#endif
 /* Leaves room for the other keys of a result frame. */
-#define RESULT_CHUNK 960u
+#define RESULT_CHUNK (WIRE_MTU - 64u)
 #define EVENT_RESULT_BYTES 256u
+#define STACK_BYTES_SENT 4096u
 #define GATHERED_PASSES 32u
 #define GATHERED_RESULT_BYTES 512u
 #define PASS_BYTES 8u
+#define MOST_BAUD_RATES 8u
 
 static wire_receiver_t receiver;
 static wire_frame_t frame;
@@ -29,6 +30,12 @@ static uint32_t last_accepted;
 static uint32_t next_sent;
 static uint32_t events;
 static uint32_t results;
+static uint32_t baud;
+/* Since when bytes have come and no frame, at a rate that was agreed on. */
+static bool doubting;
+static uint64_t doubt_began;
+/* Of the lease that used this device last; outlives sessions, not resets (docs/leases.md). */
+static uint64_t newest_token;
 
 /* Passes that wait to be sent in one frame. */
 static struct {
@@ -64,23 +71,40 @@ static void finish(void)
     port_write(encoded, wire_finish(&frame, encoded));
 }
 
+static void put_le32(uint8_t *bytes, uint64_t value)
+{
+    for (uint32_t i = 0; i < 4; i++)
+        bytes[i] = (uint8_t)(value >> (8u * i));
+}
+
+static void add_baud_rates(void)
+{
+    uint8_t rates[4u * MOST_BAUD_RATES];
+    uint32_t count = lab_port.baud_rate_count < MOST_BAUD_RATES ? lab_port.baud_rate_count : MOST_BAUD_RATES;
+    for (uint32_t i = 0; i < count; i++)
+        put_le32(rates + 4u * i, lab_port.baud_rates[i]);
+    wire_add_bytes(&frame, "br", rates, 4u * count);
+}
+
 static void send_hello(void)
 {
     next_sent = 0;
     last_accepted = 0;
     begin_sequenced("hello");
     wire_add_uint(&frame, "v", WIRE_VERSION);
-    wire_add_text(&frame, "b", LAB_BUILD_ID);
+    wire_add_text(&frame, "b", lab_build_id);
     wire_add_text(&frame, "d", lab_port.board);
     wire_add_text(&frame, "k", lab_port.clock_kind);
-    wire_add_uint(&frame, "h", lab_port.clock_hz);
+    wire_add_uint(&frame, "h", port_clock_hz());
     wire_add_uint(&frame, "u", WIRE_MTU);
     wire_add_uint(&frame, "cr", CREDITS);
     wire_add_uint(&frame, "ba", lab_port.blob_address);
     wire_add_uint(&frame, "bs", lab_port.blob_bytes - job_scratch_bytes());
-    wire_add_uint(&frame, "ar", LAB_MODEL_ARENA_BYTES);
+    wire_add_uint(&frame, "ar", lab_model.arena_bytes);
     wire_add_uint(&frame, "st", lab_port.stack_bytes);
     wire_add_text(&frame, "mo", lab_model.name);
+    if (lab_port.baud_rate_count > 0)
+        add_baud_rates();
     finish();
 }
 
@@ -123,12 +147,6 @@ static void begin_event(const char *region, uint32_t index, uint64_t begin_cycle
     events++;
 }
 
-static void put_le32(uint8_t *bytes, uint64_t value)
-{
-    for (uint32_t i = 0; i < 4; i++)
-        bytes[i] = (uint8_t)(value >> (8u * i));
-}
-
 static void send_gathered(void)
 {
     uint32_t count = gathered.count;
@@ -150,7 +168,7 @@ static bool continues(const char *region, uint32_t index, uint64_t begin_cycles,
 {
     return gathered.count < GATHERED_PASSES && region == gathered.region && bytes == gathered.result_bytes &&
            index == gathered.first_index + gathered.count && begin_cycles - gathered.end <= UINT32_MAX &&
-           (gathered.count + 1) * bytes <= GATHERED_RESULT_BYTES && end_cycles - gathered.begin <= lab_port.clock_hz;
+           (gathered.count + 1) * bytes <= GATHERED_RESULT_BYTES && end_cycles - gathered.begin <= port_clock_hz();
 }
 
 static void gather(const char *region, uint32_t index, uint64_t begin_cycles, uint64_t end_cycles, const uint8_t *data,
@@ -195,6 +213,13 @@ void session_event_with_result(const char *region, uint32_t index, uint64_t begi
     }
     session_event(region, index, begin_cycles, end_cycles);
     session_result(index, data, bytes);
+}
+
+void session_window(const char *region, uint32_t index, uint64_t begin_cycles, uint64_t end_cycles, uint32_t passes)
+{
+    begin_event(region, index, begin_cycles, end_cycles);
+    wire_add_uint(&frame, "c", passes);
+    finish();
 }
 
 void session_event_with_metric(const char *region, uint32_t index, uint64_t begin_cycles, uint64_t end_cycles,
@@ -251,15 +276,28 @@ void session_named_result(uint32_t index, const char *name, const uint8_t *data,
     send_result(index, name, data, bytes, RESULT_CHUNK - SESSION_NAME_CHARACTERS);
 }
 
-void session_crash(const char *code, const char *message, const char *const *names, const uint32_t *values,
-                   uint32_t count)
+/* Enough for the calls of an inference many times over; 5 frames. */
+static void send_stack(const uint8_t *stack, uint32_t bytes)
+{
+    uint32_t count = bytes < STACK_BYTES_SENT ? bytes : STACK_BYTES_SENT;
+    for (uint32_t offset = 0; offset < count; offset += RESULT_CHUNK) {
+        begin_sequenced("stack");
+        wire_add_uint(&frame, "a", (uintptr_t)stack + offset);
+        wire_add_bytes(&frame, "d", stack + offset, count - offset < RESULT_CHUNK ? count - offset : RESULT_CHUNK);
+        finish();
+    }
+}
+
+void session_crash(const char *code, const char *message, const session_fault_t *fault)
 {
     static const uint8_t flush = 0;
     port_write(&flush, 1);
     send_gathered();
+    send_stack(fault->stack, fault->stack_bytes);
     begin_error(code, "fault", message);
-    wire_add_uint_map(&frame, "g", names, values, count);
+    wire_add_uint_map(&frame, "g", fault->names, fault->values, fault->count);
     wire_add_text(&frame, "r", region_running());
+    wire_add_uint(&frame, "y", memory_stack_high_water(lab_port.stack, lab_port.stack_bytes));
     finish();
 }
 
@@ -356,6 +394,78 @@ static void handle_run(const cbor_map_t *message, uint32_t sequence)
         finish_job(started);
 }
 
+static void change_baud(uint32_t wanted)
+{
+    lab_port.set_baud(wanted);
+    baud = wanted;
+    doubting = false;
+    /* Whatever was half received is of the old rate. */
+    receiver = (wire_receiver_t){0};
+}
+
+static bool offers_baud(uint32_t wanted)
+{
+    for (uint32_t i = 0; i < lab_port.baud_rate_count; i++) {
+        if (lab_port.baud_rates[i] == wanted)
+            return true;
+    }
+    return false;
+}
+
+/* Without data: change the rate. With data, at this rate: send it back. */
+static void handle_baud(const cbor_map_t *message, uint32_t sequence)
+{
+    cbor_span_t probe;
+    uint32_t wanted = get_u32(message, "b", 0);
+    bool is_probe = cbor_get_bytes(message, "d", &probe);
+    if (!offers_baud(wanted) || (is_probe && (wanted != baud || probe.length > RESULT_CHUNK))) {
+        refuse(sequence, "input", "b", "this board does not offer that rate, or is not at it");
+        return;
+    }
+    accept(sequence);
+    if (!is_probe) {
+        change_baud(wanted);
+        return;
+    }
+    begin_sequenced("baud");
+    wire_add_uint(&frame, "b", baud);
+    wire_add_bytes(&frame, "d", probe.bytes, probe.length);
+    finish();
+}
+
+/* A host that goes back to the first rate, or starts anew with it, is heard as garbage here. */
+static void doubt(void)
+{
+    uint64_t now = port_cycles();
+    if (!doubting) {
+        doubting = true;
+        doubt_began = now;
+    } else if (now - doubt_began > port_clock_hz() / 2) {
+        change_baud(lab_port.baud_rates[0]);
+    }
+}
+
+/* Whether the sender's lease has ended. Its refusal has no number: the session may be another holder's by now. */
+static bool is_stale(const cbor_map_t *message, uint64_t sequence)
+{
+    uint64_t token;
+    if (!cbor_get_uint(message, "tk", &token))
+        return false;
+    if (token >= newest_token) {
+        newest_token = token;
+        return false;
+    }
+    begin("error");
+    wire_add_text(&frame, "c", "stale-lease");
+    wire_add_text(&frame, "p", "lease");
+    wire_add_text(&frame, "m", "a newer lease has used this device");
+    wire_add_uint(&frame, "a", sequence);
+    wire_add_uint(&frame, "tk", token);
+    wire_add_uint(&frame, "n", newest_token);
+    finish();
+    return true;
+}
+
 static void handle(const cbor_map_t *message)
 {
     cbor_span_t type;
@@ -364,6 +474,8 @@ static void handle(const cbor_map_t *message)
         session_error("unknown", "frame", "a frame needs a type and a sequence number");
         return;
     }
+    if (is_stale(message, sequence))
+        return;
     if (cbor_text_is(&type, "hello")) {
         handle_hello(message);
         return;
@@ -383,6 +495,8 @@ static void handle(const cbor_map_t *message)
     } else if (cbor_text_is(&type, "reset")) {
         accept((uint32_t)sequence);
         port_reset();
+    } else if (cbor_text_is(&type, "baud")) {
+        handle_baud(message, (uint32_t)sequence);
     } else {
         refuse(sequence, "unknown", "frame", "no such message type");
     }
@@ -391,14 +505,19 @@ static void handle(const cbor_map_t *message)
 void session_receive(uint8_t byte)
 {
     cbor_map_t message;
-    if (wire_receive(&receiver, byte, &message))
+    if (wire_receive(&receiver, byte, &message)) {
+        doubting = false;
         handle(&message);
+    } else if (lab_port.baud_rate_count > 0 && baud != lab_port.baud_rates[0]) {
+        doubt();
+    }
 }
 
 void session_init(void)
 {
     static const uint8_t flush = 0;
     receiver = (wire_receiver_t){0};
+    baud = lab_port.baud_rate_count > 0 ? lab_port.baud_rates[0] : 0;
     blob_init(lab_port.blob_store, lab_port.blob_bytes - job_scratch_bytes(), lab_port.blob_address);
     port_write(&flush, 1);
     send_hello();

@@ -19,6 +19,8 @@ void session_event(const char *region, uint32_t index, uint64_t begin, uint64_t 
 /* An event and the result of its pass, which travels along where it is short. */
 void session_event_with_result(const char *region, uint32_t index, uint64_t begin, uint64_t end, const uint8_t *data,
                                uint32_t bytes);
+/* An event that stands for many passes, one after another. */
+void session_window(const char *region, uint32_t index, uint64_t begin, uint64_t end, uint32_t passes);
 /* An event and a number that belongs to its pass. */
 void session_event_with_metric(const char *region, uint32_t index, uint64_t begin, uint64_t end, const char *name,
                                float value);
@@ -29,8 +31,18 @@ void session_named_result(uint32_t index, const char *name, const uint8_t *data,
 void session_log(const char *message);
 void session_error(const char *code, const char *place, const char *message);
 
-/* Reports a fault, whatever was being sent; `count` register names and values. */
-void session_crash(const char *code, const char *message, const char *const *names, const uint32_t *values,
-                   uint32_t count);
+/* The most a CBOR map of one byte's header holds. */
+#define SESSION_FAULT_REGISTERS 23u
+
+typedef struct {
+    const char *const *names; /* of registers; `count` of them, at most SESSION_FAULT_REGISTERS */
+    const uint32_t *values;
+    uint32_t count;
+    const uint8_t *stack; /* what the host may unwind: from the stack pointer at the fault upwards */
+    uint32_t stack_bytes;
+} session_fault_t;
+
+/* Reports a fault, whatever was being sent. */
+void session_crash(const char *code, const char *message, const session_fault_t *fault);
 
 #endif

@@ -9,7 +9,10 @@
 #include <stdint.h>
 
 #define WIRE_VERSION 1u
+/* Payload of the longest frame; where a line loses nothing and memory is plenty, the build says more. */
+#ifndef WIRE_MTU
 #define WIRE_MTU 1024u
+#endif
 #define WIRE_CRC_BYTES 4u
 /* COBS adds one byte per 254 and one, the frame ends with a zero. */
 #define WIRE_ENCODED_BYTES (WIRE_MTU + WIRE_CRC_BYTES + (WIRE_MTU + WIRE_CRC_BYTES) / 254u + 2u)

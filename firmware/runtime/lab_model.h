@@ -24,6 +24,10 @@ typedef struct {
     /* 0 for int8, 1 for float32; scale and zero point are meaningless for float32 */
     uint32_t input_is_float, output_is_float;
     const lab_training_t *training; /* a null pointer where the model is not trained on the device */
+    /* Of a model that holds several networks: makes one of them, below network_count, the one that infers. Null where
+     * there is one. Their inputs and outputs begin where the model's do, and may be shorter. */
+    void (*load)(uint32_t network);
+    uint32_t network_count;
 } lab_model_t;
 
 /* Defined by the generated model.c; model.h defines LAB_MODEL_ARENA_BYTES for static allocation. */

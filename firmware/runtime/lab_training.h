@@ -37,6 +37,11 @@ typedef struct {
     /* forward, backward and update with `hook` called around every one of the `step_count` steps; yields the loss. */
     float (*step_profiled)(const void *sample, const void *target, void *output, uint8_t *arena,
                            lab_training_state_t *state, lab_layer_hook hook, void *context);
+    /* A whole step of a model that learns on the way forward: each layer changes before the next one runs, and nothing
+     * is kept for a backward pass; or of one that learns by many forward passes with perturbed variables. Yields the
+     * loss before the step and the outputs. Where it is there, forward, backward and update are null pointers; in all
+     * other models it is one. */
+    float (*learn)(const void *sample, const void *target, void *output, uint8_t *arena, lab_training_state_t *state);
 } lab_training_t;
 
 /* Sets every variable to what it was compiled with. */

@@ -85,8 +85,8 @@ def compile_command(
     )
     done = compile_model(model, options)
     if entry is not None:
-        memory = entry.board.memory
-        check_fits(done.compiled, memory.flash_bytes, memory.ram_bytes, memory.arena_limit_bytes)
+        memory, firmware = entry.board.memory, entry.board.firmware_board or ""
+        check_fits(done.compiled, memory.flash_bytes, memory.ram_bytes, memory.arena_limit_bytes, firmware)
     for line in report_lines(done):
         click.echo(line)
     if output is not None:

@@ -136,7 +136,7 @@ def _train(network: Network, options: Options) -> Outcome:
 
     from lab.compiler.training import compile_training
     from lab.compiler.training_passes import fold_batch_norm
-    from lab.runs import training_schedule
+    from lab.run_records import training_schedule
 
     precision = options.precision or "float32"
     calibration = _calibration(options.calibration)

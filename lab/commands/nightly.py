@@ -106,6 +106,7 @@ def _tell(config: Notify | None, ending: Ending) -> str:
 @click.argument("name")
 def heal(name: str) -> None:
     """Take the device NAME out of quarantine."""
+    from lab import health
     from lab.quarantine import quarantined, set_quarantine
 
     kept_out = quarantined(store_dir())
@@ -113,4 +114,5 @@ def heal(name: str) -> None:
         known = ", ".join(sorted(kept_out)) or "none"
         raise click.ClickException(f"{name!r} is not in quarantine; those are: {known}")
     set_quarantine(store_dir(), name, None)
+    health.note(store_dir(), health.healed(name))
     click.echo(f"{name} takes part again")

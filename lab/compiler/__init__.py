@@ -32,7 +32,7 @@ def compile(
     precision: Precision = "int8",
     recompute_bytes: int | None = None,
 ) -> CompiledModel:
-    """Compile ``module`` to static C: for int8 inference, or with a ``loss`` also for training on the device.
+    """Compile ``module`` to static C: for inference, or with a ``loss`` also for training on the device.
 
     Args:
         module: network in float32; compiled as in ``eval()`` (the module's own mode is restored).
@@ -45,13 +45,18 @@ def compile(
         target: an example of the loss's target; derived from the loss where ``None``.
         train: names of the parameters that change, or a predicate over (name, parameter).
         optimizer: how they change; plain SGD where ``None``.
-        precision: of training: ``float32``, or ``int8`` forward with float32 gradients and int8 weights.
+        precision: ``float32`` throughout, or ``int8``: of training the forward pass and the weights, gradients are
+            float32.
         recompute_bytes: arena to be reached by computing activations again in backward; none where ``None``.
 
     Raises:
         CompileError: an operator, dtype or shape that is not supported (with its place in the module), unusable
             calibration data, an unknown parameter, or an arena larger than the limit (with bytes per layer).
     """
+    if loss is None and precision == "float32":
+        from lab.compiler.float_inference import compile_float_inference
+
+        return compile_float_inference(module, example, name=name, arena_limit_bytes=arena_limit_bytes)
     if loss is None:
         if calibration is None:
             raise CompileError("inference in int8 needs calibration data", hint="pass calibration=, real inputs")

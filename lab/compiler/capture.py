@@ -9,7 +9,9 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch._export.utils import _is_preservable_cia_op, _special_op_to_preserve_cia
 from torch.export import ExportedProgram
+from torch.export.exported_program import _decompose_exported_program
 from torch.export.graph_signature import InputKind
 from torch.fx import Node as FxNode
 
@@ -74,8 +76,7 @@ def export(module: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
         with torch.no_grad(), warnings.catch_warnings():
             # PyTorch deprecates a call of its own inside export.
             warnings.simplefilter("ignore", FutureWarning)
-            program: ExportedProgram = torch.export.export(module, (example,)).run_decompositions({})
-            return program
+            return _functional(torch.export.export(module, (example,)))
     except EXPORT_ERRORS as error:
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise CompileError(
@@ -85,6 +86,28 @@ def export(module: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
     finally:
         for child, mode in modes.items():
             child.training = mode
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """The program without operators that write in place or alias; all others stay whole.
+
+    ``run_decompositions({})`` does the same for every operator there is, which takes longer than most networks; here it
+    is done for those of the program.
+    """
+    calls = (node.target for node in program.graph.nodes if node.op == "call_function")
+    kept = {target: _special_op_to_preserve_cia for target in calls if _is_composite(target)}
+    functional: ExportedProgram = _decompose_exported_program(
+        program,
+        cia_to_decomp=kept,
+        python_decomp_table={},
+        joint_loss_index=None,
+        decompose_custom_triton_ops=False,
+    )
+    return functional
+
+
+def _is_composite(target: object) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and bool(_is_preservable_cia_op(target))
 
 
 def placeholder_tensors(program: ExportedProgram) -> dict[FxNode, torch.Tensor]:

@@ -37,6 +37,12 @@ SUFFIXES = (
     "_channels",
     "_table",
     "_slopes",
+    "_parts",
+    "_mean",
+    "_variance",
+    "_floor",
+    "_distance",
+    "_offset",
 )
 """What is appended to a step's or tensor's identifier for the arrays that belong to it."""
 STORED: tuple[tuple[str, tuple[Kind, ...]], ...] = (
@@ -102,7 +108,7 @@ def _header(model: Model) -> Iterator[str]:
         yield from _plan(title, one, plan)
     if model.training is not None:
         yield from _variable_table(model.training)
-    yield from _usage(model.training is not None)
+    yield from _usage(model.training)
     yield " */"
     yield from ("#ifndef LAB_GENERATED_MODEL_H", "#define LAB_GENERATED_MODEL_H", "", '#include "lab_model.h"', "")
     yield f"#define LAB_MODEL_ARENA_BYTES {model.arena_bytes}u"
@@ -149,13 +155,16 @@ def _stored_as(tensor: Tensor) -> str:
     return text
 
 
-def _usage(trains: bool) -> Iterator[str]:
+def _usage(training: Program | None) -> Iterator[str]:
     yield from (" *", " * to use it (sample, target and output are yours, aligned to their elements):")
     yield " *     static uint8_t arena[LAB_MODEL_ARENA_BYTES] __attribute__((aligned(16)));"
-    if trains:
+    if training is not None:
         yield " *     lab_training_reset(lab_model.training);    once, before anything else"
         yield " *     lab_training_state_t state = {.learning_rate = 0.01f, .random = 1};"
         yield " *     state.step++;                              for every step of training, from here"
+    if training is not None and training.learns_forward:
+        yield " *     float loss = lab_model.training->learn(sample, target, output, arena, &state);"
+    elif training is not None:
         yield " *     float loss = lab_model.training->forward(sample, target, output, arena);"
         yield " *     lab_model.training->backward(sample, target, arena, &state);"
         yield " *     if (lab_model.training->update)"
@@ -209,6 +218,8 @@ class _Source:
             for tensor in tensors:
                 yield from self._stored(tensor)
         yield from _section("steps: what each computes, with its constants in flash")
+        if self._forward_pass():
+            yield from ("", *_prototype(";"))
         for index, (step, call) in enumerate(zip(self._steps, self._calls, strict=True)):
             yield from self._step(index, step, call)
         yield from _section("inference")
@@ -243,25 +254,44 @@ class _Source:
         for constant in call.constants:
             yield f"/* {constant.comment} */"
             yield from _constant(label, constant)
+        for field, positions in call.tables:
+            yield from self._table(f"{label}_{field.rpartition('.')[2]}", [step.inputs[one] for one in positions])
         yield f"static const {call.descriptor or call.kernel + '_t'} {label}_parameters = {{"
         for constant in call.constants:
             yield f"    .{constant.name} = {label}_{constant.name},"
         for field, position in call.bound:
             yield f"    .{field} = {self._arrays[step.inputs[position]]},"
+        for field, _ in call.tables:
+            yield f"    .{field} = {label}_{field.rpartition('.')[2]},"
         for field, value in call.fields:
             yield f"    .{field} = {_literal(value)},"
+        if call.runs_forward:
+            yield "    .forward = train_pass,"
         yield "};"
         yield ""
         signature, passed = self._pointers(step, call)
-        yield f"static void {label}({', '.join(signature) or 'void'})"
-        yield from ("{", f"    {call.kernel}({', '.join([f'&{label}_parameters', *passed])});", "}")
+        kind, returned = ("bool", "return ") if call.leaves else ("void", "")
+        yield f"static {kind} {label}({', '.join(signature) or 'void'})"
+        yield from ("{", f"    {returned}{call.kernel}({', '.join([f'&{label}_parameters', *passed])});", "}")
+
+    def _table(self, label: str, names: Sequence[str]) -> Iterator[str]:
+        """Variables that a kernel changes together."""
+        yield f"static const lab_part_t {label}[{len(names)}] = {{"
+        for name in names:
+            yield f"    {{{self._arrays[name]}, {self._program.tensors[name].elements}u}},"
+        yield "};"
+
+    def _forward_pass(self) -> tuple[Step, ...]:
+        """The steps up to the loss, where a kernel runs them itself."""
+        if not any(call.runs_forward for call in self._calls):
+            return ()
+        return tuple(step for step in self._steps if not isinstance(step.operation, Update))
 
     def _pointers(self, step: Step, call: KernelCall) -> tuple[list[str], list[str]]:
         """Parameters of a step's function, and what it hands to the kernel."""
         signature, passed = [], []
-        bound = {position for _, position in call.bound}
         for position, name in enumerate(step.inputs):
-            if position in bound:
+            if position in call.described:
                 continue
             if not name or name in self._arrays:
                 passed.append(self._arrays[name] if name else "0")
@@ -275,6 +305,9 @@ class _Source:
             role = f"output{position or ''}"
             signature.append(f"{C_TYPES[self._program.tensors[name].dtype]} *{role}")
             passed.append(role)
+        if call.runs_forward:
+            signature += ["void *answer", "uint8_t *arena"]
+            passed += ["answer", "arena"]
         if self._scratch[step.name]:
             signature.append("void *scratch")
         if call.takes_scratch:
@@ -287,14 +320,15 @@ class _Source:
     def _invoke(self, program: Program, plan: Layout, step: Step) -> str:
         """The call of a step's function in a schedule."""
         call = self._calls[self._numbers[step.name]]
-        bound = {position for _, position in call.bound}
         names = [
             name
             for position, name in enumerate(step.inputs)
-            if name and name not in self._arrays and position not in bound
+            if name and name not in self._arrays and position not in call.described
         ]
         names += [name for name in step.outputs if name not in step.inputs]
         passed = [self._where(program, plan, name) for name in names]
+        if call.runs_forward:
+            passed += ["output", "arena"]
         if self._scratch[step.name]:
             number = plan.steps.index(step)
             passed.append(f"AT({plan.offsets[plan.scratch[number]]}u)")
@@ -316,13 +350,21 @@ class _Source:
             return f"AT({plan.offsets[place]}u)"
         return {"input": "sample", "target": "target"}.get(kind) or self._arrays[place]
 
+    def _inferred(self, program: Program, plan: Layout, step: Step) -> Iterator[str]:
+        """A step of an inference, which ends behind an exit that is sure."""
+        call, what = self._invoke(program, plan, step), f"/* {self._passed(step)} */"
+        if self._calls[self._numbers[step.name]].leaves and step is not plan.steps[-1]:
+            yield from (f"    if ({call.rstrip(';')}) {what}", "        return;")
+        else:
+            yield f"    {call} {what}"
+
     def _inference(self) -> Iterator[str]:
         program, plan = self._model.inference, self._model.inference_layout
         yield ""
         yield "static void infer(const void *sample, void *output, uint8_t *arena)"
         yield from ("{", "    (void)arena;")
         for step in plan.steps:
-            yield f"    {self._invoke(program, plan, step)} /* {self._passed(step)} */"
+            yield from self._inferred(program, plan, step)
         yield from ("}", "")
         yield "static void infer_profiled(const void *sample, void *output, uint8_t *arena, lab_layer_hook hook,"
         yield "                           void *context)"
@@ -336,10 +378,31 @@ class _Source:
         yield from _names("layer_names", [step.name for step in plan.steps])
 
     def _training(self, program: Program, plan: Layout) -> Iterator[str]:
+        loss = f"*(const float *){self._where(program, plan, program.loss)}"
+        yield from self._learn(program, plan, loss) if program.learns_forward else self._phases(program, plan, loss)
+        yield from self._step_profiled(program, plan, loss)
+        yield ""
+        yield from _names("step_names", [step.name for step in plan.steps])
+        yield from self._variables(program)
+        yield from self._training_struct(program, plan)
+
+    def _learn(self, program: Program, plan: Layout, loss: str) -> Iterator[str]:
+        if steps := self._forward_pass():
+            yield from ("", *_prototype(""), "{", "    (void)sample;", "    (void)target;", "    (void)output;")
+            yield from (f"    {self._invoke(program, plan, step)} /* {self._passed(step)} */" for step in steps)
+            yield from (f"    return {loss};", "}")
+        yield ""
+        yield "static float train_learn(const void *sample, const void *target, void *output, uint8_t *arena,"
+        yield "                         lab_training_state_t *state)"
+        yield from ("{", "    (void)sample;", "    (void)target;", "    (void)output;")
+        for step in plan.steps:
+            yield f"    {self._invoke(program, plan, step)} /* {self._passed(step)} */"
+        yield from (f"    return {loss};", "}")
+
+    def _phases(self, program: Program, plan: Layout, loss: str) -> Iterator[str]:
         by_phase = {
             phase: [step for step in plan.steps if step.phase == phase] for phase in ("forward", "backward", "update")
         }
-        loss = f"*(const float *){self._where(program, plan, program.loss)}"
         yield ""
         yield "static float train_forward(const void *sample, const void *target, void *output, uint8_t *arena)"
         yield from ("{", "    (void)sample;", "    (void)target;", "    (void)output;")
@@ -348,7 +411,7 @@ class _Source:
         yield from (f"    return {loss};", "}", "")
         yield "static void train_backward(const void *sample, const void *target, uint8_t *arena,"
         yield "                           lab_training_state_t *state)"
-        yield from ("{", "    (void)sample;", "    (void)target;", "    (void)state;")
+        yield from ("{", "    (void)sample;", "    (void)target;", "    (void)arena;", "    (void)state;")
         for step in by_phase["backward"]:
             yield f"    {self._invoke(program, plan, step)} /* {self._passed(step)} */"
         yield "}"
@@ -358,11 +421,6 @@ class _Source:
             for step in by_phase["update"]:
                 yield f"    {self._invoke(program, plan, step)} /* {self._passed(step)} */"
             yield "}"
-        yield from self._step_profiled(program, plan, loss)
-        yield ""
-        yield from _names("step_names", [step.name for step in plan.steps])
-        yield from self._variables(program)
-        yield from self._training_struct(program, plan, bool(by_phase["update"]))
 
     def _step_profiled(self, program: Program, plan: Layout, loss: str) -> Iterator[str]:
         yield ""
@@ -388,7 +446,7 @@ class _Source:
             yield f'    {{"{_string(tensor.name)}", {label}, {initial}, sizeof {label}}},'
         yield "};"
 
-    def _training_struct(self, program: Program, plan: Layout, updates: bool) -> Iterator[str]:
+    def _training_struct(self, program: Program, plan: Layout) -> Iterator[str]:
         target = program.of_kind("target")[0]
         classes = program.classes
         yield ""
@@ -399,9 +457,13 @@ class _Source:
         yield "    .variables = variables,"
         yield f"    .step_count = {len(plan.steps)}u,"
         yield "    .step_names = step_names,"
-        yield "    .forward = train_forward,"
-        yield "    .backward = train_backward,"
-        yield f"    .update = {'train_update' if updates else '0'},"
+        if program.learns_forward:
+            yield "    .learn = train_learn,"
+        else:
+            updates = any(step.phase == "update" for step in plan.steps)
+            yield "    .forward = train_forward,"
+            yield "    .backward = train_backward,"
+            yield f"    .update = {'train_update' if updates else '0'},"
         yield "    .step_profiled = step_profiled,"
         yield "};"
 
@@ -426,6 +488,11 @@ class _Source:
         yield f"    .output_is_float = {int(output.dtype == 'float32')}u,"
         yield f"    .training = {'&training' if self._model.training else '0'},"
         yield "};"
+
+
+def _prototype(end: str) -> tuple[str]:
+    """Of a pass up to the loss, which changes no variable."""
+    return (f"static float train_pass(const void *sample, const void *target, void *output, uint8_t *arena){end}",)
 
 
 def _section(title: str) -> tuple[str, ...]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,6 +17,7 @@ import numpy.typing as npt
 from lab.compiler.model import CompiledModel, FloatArray
 from lab.errors import CompileError, ToolMissing
 from lab.runtime_files import RUNTIME, needed_sources
+from lab.system_packages import install
 
 SampleArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.int8] | npt.NDArray[np.int32]
 TargetArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.int32]
@@ -42,25 +45,60 @@ class ModelStruct(ctypes.Structure):
         ("input_is_float", ctypes.c_uint32),
         ("output_is_float", ctypes.c_uint32),
         ("training", ctypes.c_void_p),
+        ("load", ctypes.CFUNCTYPE(None, ctypes.c_uint32)),
+        ("network_count", ctypes.c_uint32),
     )
 
 
 def build_shared_library(
-    sources: Iterable[Path], output: Path, *, compiler: str = "gcc", flags: Sequence[str] = ("-O2",)
+    sources: Iterable[Path],
+    output: Path,
+    *,
+    compiler: str = "gcc",
+    flags: Sequence[str] = ("-O2",),
+    include: Path | None = None,
 ) -> None:
     """Compile C99 sources against the runtime, warnings as errors.
+
+    Args:
+        sources: C files, of the runtime and others.
+        output: the library.
+        compiler: C compiler.
+        flags: its flags.
+        include: folder of headers that are not the runtime's.
 
     Raises:
         ToolMissing: the compiler is not installed.
         CompileError: the compiler refused; its own words are in the message.
     """
     if shutil.which(compiler) is None:
-        raise ToolMissing(f"C compiler '{compiler}' is not installed", hint=f"apt-get install {compiler}")
-    command = [compiler, *WARNINGS, *flags, "-fPIC", "-shared", f"-I{RUNTIME}", "-o", str(output)]
-    done = subprocess.run([*command, *map(str, sources), "-lm"], capture_output=True, text=True, check=False)
+        raise ToolMissing(f"C compiler '{compiler}' is not installed", hint=install(compiler))
+    inputs = [
+        _runtime_object(source, compiler, tuple(flags)) if source.is_relative_to(RUNTIME) else source
+        for source in sources
+    ]
+    included = [] if include is None else [f"-I{include}"]
+    _compile([compiler, *WARNINGS, *flags, *included, "-fPIC", "-shared", f"-I{RUNTIME}"], [*inputs, "-lm"], output)
+
+
+@cache
+def _runtime_object(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
+    """A file of the runtime, compiled once per process: it takes ten times as long as most models."""
+    output = Path(tempfile.mkdtemp(dir=_object_folder().name)) / f"{source.stem}.o"
+    _compile([compiler, *WARNINGS, *flags, "-fPIC", "-c", f"-I{RUNTIME}"], [source], output)
+    return output
+
+
+@cache
+def _object_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="lab-runtime-")
+
+
+def _compile(command: Sequence[str], inputs: Sequence[Path | str], output: Path) -> None:
+    done = subprocess.run([*command, "-o", output, *inputs], capture_output=True, text=True, check=False)
     if done.returncode:
         raise CompileError(
-            f"{compiler} refused the generated code:\n{done.stderr}", hint="this is a defect of the lab's compiler"
+            f"{command[0]} refused the generated code:\n{done.stderr}", hint="this is a defect of the lab's compiler"
         )
 
 
@@ -95,6 +133,7 @@ class TrainingStruct(ctypes.Structure):
         ("backward", ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)),
         ("update", ctypes.c_void_p),
         ("step_profiled", ctypes.c_void_p),
+        ("learn", ctypes.c_void_p),
     )
 
 
@@ -119,10 +158,14 @@ class HostModel:
             (folder / name).write_text(text, encoding="utf-8")
         library_path = folder / f"{compiled.digest[:16]}.so"
         build_shared_library(
-            [folder / "model.c", *needed_sources(compiled.sources.values())],
+            [
+                *(folder / name for name in sorted(compiled.sources) if name.endswith(".c")),
+                *needed_sources(compiled.sources.values()),
+            ],
             library_path,
             compiler=compiler,
-            flags=[*flags, f"-I{folder}"],
+            flags=flags,
+            include=folder,
         )
         self._library = ctypes.CDLL(str(library_path))
         self._model = ModelStruct.in_dll(self._library, "lab_model")
@@ -142,6 +185,16 @@ class HostModel:
     def output_quantization(self) -> tuple[float, int]:
         """Scale (as float32) and zero point of the output, as linked into the image."""
         return float(self._model.output_scale), int(self._model.output_zero_point)
+
+    def load(self, network: int) -> None:
+        """Make a network of a model that holds several the one that infers.
+
+        Raises:
+            ValueError: there is no such network.
+        """
+        if not 0 <= network < self._model.network_count:
+            raise ValueError(f"network {network} of a model that holds {self._model.network_count}")
+        self._model.load(network)
 
     def run(self, samples: SampleArray, *, arena_fill: int = 0) -> SampleArray:
         """Run samples ``(n, …)``, one by one in one arena, to ``(n, output elements)``.
@@ -181,6 +234,7 @@ class HostTraining(HostModel):
         self._compiled_training = compiled.training
         self._training = ctypes.cast(self._model.training, ctypes.POINTER(TrainingStruct)).contents
         self._update = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(self._training.update or 0)
+        self._learn = ctypes.CFUNCTYPE(ctypes.c_float, *[ctypes.c_void_p] * 5)(self._training.learn or 0)
         self._arena = _Arena(self.arena_bytes, 0)
         self.state = TrainingState(0.0, 0, 1)
         self.reset()
@@ -208,8 +262,11 @@ class HostTraining(HostModel):
         sample_data, target_data = sample.tobytes(), target.tobytes()
         output = np.zeros(self._model.output_bytes, dtype=np.uint8)
         where, state = self._arena.address, ctypes.addressof(self.state)
-        loss = self._training.forward(sample_data, target_data, output.ctypes.data, where)
-        self._training.backward(sample_data, target_data, where, state)
+        if self._training.learn:
+            loss = self._learn(sample_data, target_data, output.ctypes.data, where, state)
+        else:
+            loss = self._training.forward(sample_data, target_data, output.ctypes.data, where)
+            self._training.backward(sample_data, target_data, where, state)
         if self._training.update:
             self._update(where, state)
         self._arena.check()

@@ -12,7 +12,7 @@ import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch.export import ExportedProgram
@@ -61,6 +61,22 @@ class JointGraph:
     gradients: Mapping[str, FxNode]
 
 
+class Penalised(NamedTuple):
+    """What a module may return that has a term of its own in the loss.
+
+    Attributes:
+        output: what inference yields, and what the loss is given.
+        penalty: a scalar, or what makes it of the target; added to the loss, and not computed by inference.
+    """
+
+    output: torch.Tensor
+    penalty: torch.Tensor | Callable[[torch.Tensor], torch.Tensor]
+
+    def of(self, target: torch.Tensor) -> torch.Tensor:
+        """The penalty at a target, a scalar."""
+        return self.penalty(target) if callable(self.penalty) else self.penalty
+
+
 class _WithLoss(torch.nn.Module):
     def __init__(self, module: torch.nn.Module, loss: Loss) -> None:
         super().__init__()
@@ -69,8 +85,10 @@ class _WithLoss(torch.nn.Module):
 
     def forward(self, sample: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss, and the output without gradient."""
-        output = _one_tensor(self.module(sample))
-        return self.loss(output, target), output.detach()
+        made = self.module(sample)
+        output = _one_tensor(made)
+        loss = self.loss(output, target)
+        return (loss + made.of(target) if isinstance(made, Penalised) else loss), output.detach()
 
 
 class _Inference(torch.nn.Module):
@@ -84,6 +102,8 @@ class _Inference(torch.nn.Module):
 
 
 def _one_tensor(output: object) -> torch.Tensor:
+    if isinstance(output, Penalised):
+        return output.output
     if isinstance(output, torch.Tensor):
         return output
     raise CompileError(f"the model returns a {type(output).__name__}", hint="return one tensor")
@@ -123,15 +143,7 @@ def export_training(
     forward = _export(wrapped, (example, target), module)
     _check_types(forward)
     try:
-        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            joint = _decompose_exported_program(
-                forward,
-                cia_to_decomp={},
-                python_decomp_table=_decompositions(),
-                joint_loss_index=0,
-                decompose_custom_triton_ops=False,
-            )
+        joint = _decomposed(forward, joint_loss_index=0)
     except EXPORT_ERRORS as error:
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise CompileError(
@@ -163,17 +175,24 @@ def export_training(
     return JointGraph(calls, forward_count, places, parameters, inputs[0], inputs[1], output, loss_node, gradients)
 
 
-def _decomposed(program: ExportedProgram) -> ExportedProgram:
-    """The forward program in the operators of the joint graph: composite ones are taken apart, no others."""
-    table = torch.export.default_decompositions()
-    composite = {
-        op: how
-        for op, how in dict(table).items()
-        if torch._C._dispatch_has_kernel_for_dispatch_key(str(op.name()), "CompositeImplicitAutograd")
-    }
+def _decomposed(program: ExportedProgram, joint_loss_index: int | None = None) -> ExportedProgram:
+    """The program in the operators of the joint graph: composite ones are taken apart, no others.
+
+    ``run_decompositions`` does the same, but first lists all operators there are, longer than most networks take.
+
+    Args:
+        program: the forward graph.
+        joint_loss_index: which output to differentiate; none where ``None``.
+    """
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        decomposed: ExportedProgram = program.run_decompositions({**composite, **_decompositions()})
+        decomposed: ExportedProgram = _decompose_exported_program(
+            program,
+            cia_to_decomp={},
+            python_decomp_table=_decompositions(),
+            joint_loss_index=joint_loss_index,
+            decompose_custom_triton_ops=False,
+        )
     return decomposed
 
 

@@ -43,6 +43,7 @@ KINDS: Mapping[str, Kind] = {
     "aten.adaptive_avg_pool2d.default": "pool",
     "aten.avg_pool2d.default": "pool",
     "aten.mean.dim": "pool",
+    "aten.upsample_nearest2d.vec": "pool",
     "aten.add.Tensor": "add",
 }
 ALIASES = ("aten.flatten.using_ints", "aten.view.default", "aten.reshape.default", "aten.dropout.default")

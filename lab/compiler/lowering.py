@@ -362,6 +362,8 @@ def lower(joint: JointGraph) -> Program:
     import lab.compiler.lowerings  # noqa: F401  registers them
 
     builder = Builder(joint, frozenset(joint.gradients))
+    # A step may be called what a parameter is called: `mean` of the module `norm` and its buffer `norm.mean`.
+    builder.names.update((name, 1) for name, _ in joint.parameters.values())
     builder.results[joint.sample] = _outside(builder, joint.sample, SAMPLE, "input")
     if joint.target is not None:
         builder.results[joint.target] = _outside(builder, joint.target, TARGET, "target")
@@ -556,7 +558,7 @@ class _Namer:
 
     def name(self, node: FxNode, phase: Phase) -> tuple[str, Source]:
         """Name of a call's steps and its place."""
-        kind = str(node.target).removeprefix("aten.").split(".")[0].strip("_")
+        kind = str(node.target).removeprefix("aten.").removeprefix("lab.").split(".")[0].strip("_")
         if phase == "forward":
             source, leaf = self._joint.places[node]
             path = source.module

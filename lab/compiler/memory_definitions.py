@@ -224,11 +224,11 @@ def backward_macs(layers: Sequence[LayerCost], scheme: UpdateScheme) -> Backward
     """MACs of one backward pass.
 
     The weight gradient of a layer costs the MACs of its forward pass times the share of channels; so does the input
-    gradient, in full, of each layer above the earliest updated one.
+    gradient, in full, of each layer above the earliest updated one. Both are fewer on patches.
     """
     updates = apply(scheme, layers)
     chain = updated_chain(updates)
     return BackwardMacs(
-        sum(update.layer.share(update.layer.macs, update.ratio) for update in updates),
-        sum(update.layer.macs for update in chain[1:]),
+        sum(update.layer.share(update.gradient_macs, update.ratio) for update in updates),
+        sum(update.gradient_macs for update in chain[1:]),
     )

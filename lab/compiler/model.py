@@ -83,7 +83,7 @@ class Variable:
 
     Attributes:
         name: PyTorch's name; the optimiser's tensors have ``.momentum``, ``.exp_avg`` … appended.
-        dtype: ``float32``, ``int8`` or ``int32``.
+        dtype: ``float32``, ``int8``, ``uint8`` or ``int32``.
         shape: order in the device's memory.
         permutation: axes of ``shape`` in PyTorch's order.
         torch_shape: PyTorch's shape.
@@ -130,6 +130,9 @@ class TrainingStep:
         macs: multiply-accumulates.
         arena_bytes: bytes of the arena the step reads and writes.
         kept_bytes: bytes of its outputs that forward keeps for backward.
+        flop: floating-point operations (:meth:`lab.compiler.program.Operation.flop`).
+        traffic_bytes: what it reads and writes at the least: all its tensors once, wherever they lie, those that it
+            changes once each way.
     """
 
     name: str
@@ -138,6 +141,8 @@ class TrainingStep:
     macs: int
     arena_bytes: int
     kept_bytes: int
+    flop: int = 0
+    traffic_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,11 @@ class CompiledTraining:
     def variables_bytes(self) -> int:
         """Bytes of RAM that outlive a step: trained parameters and optimiser state."""
         return sum(variable.size_bytes for variable in self.variables)
+
+    @property
+    def learns_forward(self) -> bool:
+        """Whether a step is forward passes alone, in which parameters change (``lab_training_t.learn``)."""
+        return all(step.phase == "forward" for step in self.steps)
 
     def to_torch(self, raw: Mapping[str, bytes]) -> dict[str, FloatArray]:
         """All variables, from their bytes on the device, as PyTorch holds them: real values in PyTorch's order.

@@ -102,6 +102,13 @@ class Operation(ABC):
         """Multiply-accumulates of one pass."""
         return 0
 
+    def flop(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
+        """Floating-point operations of one pass: two for each multiply-accumulate, and those of an update by plain SGD.
+
+        Sums, activations, losses and masks count none, as in the figures of papers.
+        """
+        return 2 * self.macs(inputs, outputs)
+
     def scratch_bytes(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
         """Arena bytes the kernel needs besides its tensors."""
         return 0
@@ -181,6 +188,11 @@ class Program:
     def outputs_of(self, step: Step) -> list[Tensor]:
         """The tensors a step writes."""
         return [self.tensors[name] for name in step.outputs]
+
+    @property
+    def learns_forward(self) -> bool:
+        """Whether a step of training is forward passes alone, in which parameters change."""
+        return any(isinstance(step.operation, Update) and step.phase == "forward" for step in self.steps)
 
     def of_kind(self, *kinds: Kind) -> tuple[Tensor, ...]:
         """Tensors of the given kinds, in the order they were made."""

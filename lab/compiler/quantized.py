@@ -63,6 +63,11 @@ class KernelCall:
         bound: descriptor fields that point to a constant or parameter among the inputs, with its position.
         takes_scratch: a scratch pointer follows the tensors, a null pointer where the plan has none.
         takes_state: the last parameter is the ``lab_training_state_t``.
+        leaves: the kernel says whether inference may end behind it.
+        tables: descriptor fields that point to a table of variables (``lab_part_t``), with their positions among the
+            inputs.
+        runs_forward: the kernel runs the steps up to the loss itself: its descriptor has them as ``forward``, and the
+            caller's output and the arena follow the tensors.
     """
 
     kernel: str
@@ -73,6 +78,14 @@ class KernelCall:
     descriptor: str = ""
     header: str = ""
     bound: tuple[tuple[str, int], ...] = ()
+    leaves: bool = False
+    tables: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    runs_forward: bool = False
+
+    @property
+    def described(self) -> frozenset[int]:
+        """Positions of the inputs that the descriptor points to: these are not passed."""
+        return frozenset({position for _, position in self.bound}.union(*(places for _, places in self.tables)))
 
 
 class QuantizedOperator(ABC):

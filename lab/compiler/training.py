@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -12,7 +12,7 @@ from lab.compiler.channels import Channels
 from lab.compiler.driver import check_name, layer_info, tensor_spec
 from lab.compiler.emit import Model, digest, emit
 from lab.compiler.graph import to_nhwc
-from lab.compiler.joint import Loss, export_training
+from lab.compiler.joint import Loss, Penalised, export_training
 from lab.compiler.lowering import lower
 from lab.compiler.memory import Layout, check_limit, kept_for_backward, layout
 from lab.compiler.model import (
@@ -22,11 +22,15 @@ from lab.compiler.model import (
     Variable,
 )
 from lab.compiler.operations.optimizer import Optimizer
-from lab.compiler.program import Program, Step, Tensor
+from lab.compiler.program import Program, Step, Tensor, Update
 from lab.compiler.training_passes import (
+    as_forward,
+    block_sparse,
+    filter_gradients,
     fold_batch_norm,
     fuse_activation,
     immediate_update,
+    interleave,
     keep_output,
     pack_masks,
     prune,
@@ -34,6 +38,8 @@ from lab.compiler.training_passes import (
     sparse_update,
     to_int8,
 )
+from lab.compiler.training_passes.block_sparse import Blocks
+from lab.compiler.training_passes.observe import ClassMeans, class_means, fisher, without_gradient
 from lab.compiler.updates import add_updates
 from lab.errors import CompileError
 
@@ -58,8 +64,8 @@ class TrainingModel:
     inference: Program
 
 
-def trained_names(module: torch.nn.Module, train: Selection) -> list[str]:
-    """The parameters a selection means.
+def trained_names(module: torch.nn.Module, train: Selection, besides: Sequence[str] = ()) -> list[str]:
+    """The parameters a selection means, and those named ``besides``.
 
     Raises:
         CompileError: a name that is no parameter, or nothing selected.
@@ -69,10 +75,11 @@ def trained_names(module: torch.nn.Module, train: Selection) -> list[str]:
         chosen = [name for name, parameter in parameters.items() if train(name, parameter)]
     else:
         chosen = list(train)
-        for name in chosen:
-            if name not in parameters:
-                close = ", ".join(sorted(parameters))
-                raise CompileError(f"'{name}' is no parameter of {type(module).__name__}", hint=f"it has: {close}")
+    chosen += besides
+    for name in chosen:
+        if name not in parameters:
+            close = ", ".join(sorted(parameters))
+            raise CompileError(f"'{name}' is no parameter of {type(module).__name__}", hint=f"it has: {close}")
     if not chosen:
         raise CompileError("no parameter is trained", hint="name at least one, or use compile() without a loss")
     return [name for name in parameters if name in set(chosen)]
@@ -86,6 +93,8 @@ def default_target(module: torch.nn.Module, example: torch.Tensor, loss: Loss) -
     """
     with torch.no_grad():
         output = module(example)
+    if isinstance(output, Penalised):
+        output = output.output
     if not isinstance(output, torch.Tensor):
         raise CompileError(
             f"{type(module).__name__} returns a {type(output).__name__}, the loss takes one tensor",
@@ -103,6 +112,8 @@ def inference_of(program: Program) -> Program:
     needed = {program.output}
     kept: list[Step] = []
     for step in reversed([step for step in program.steps if step.phase == "forward"]):
+        if isinstance(step.operation, Update):
+            continue
         if needed.intersection(step.outputs):
             kept.append(step)
             needed.update(name for name in step.inputs if name)
@@ -125,6 +136,11 @@ def compile_training(
     recompute_bytes: int | None = None,
     precision: Precision = "float32",
     calibration: torch.Tensor | None = None,
+    means: ClassMeans | None = None,
+    observe: Sequence[str] = (),
+    patches: Mapping[str, int] | None = None,
+    blocks: Mapping[str, Blocks] | None = None,
+    forward_only: bool = False,
 ) -> TrainingModel:
     """Compile a module for training on the device.
 
@@ -142,30 +158,64 @@ def compile_training(
         recompute_bytes: arena that is to be reached by computing activations again in backward.
         precision: ``int8``: forward in int8 but for the classifier, int8 weights, float32 gradients.
         calibration: inputs that set the ranges of the activations; for int8.
+        means: a parameter that follows the mean of each class's features instead of a gradient; float32 only.
+        observe: convolutions, with batch norm folded, the Fisher information of whose output channels is summed in
+            ``NAME.fisher``; float32 only.
+        patches: convolutions whose gradients are computed on patches, with the side of these (gradient filtering);
+            float32 only.
+        blocks: weights of linear layers and convolutions of which only some blocks are kept, and how these move; plain
+            SGD of one sample in float32 only.
+        forward_only: whether each gradient is computed and applied as soon as the forward pass allows, which is behind
+            its layer where layers have losses of their own (``Penalised``) and take detached inputs.
 
     Raises:
         CompileError: an operator, dtype or shape that is not supported (with its place in the module), a parameter that
             does not exist, or an arena larger than the limit (with the bytes of every step).
     """
     check_name(name)
+    _check_precision(precision, means, observe, patches)
+    besides = [*([] if means is None else [means.parameter]), *(f"{layer}.bias" for layer in observe)]
     if precision == "int8":
         module = fold_batch_norm(module, example, everything=True)
         names = trained_names(module, train)
     else:
-        names = trained_names(module, train)
+        names = trained_names(module, train, besides)
         module = fold_batch_norm(module, example, trained=names)
     labels = default_target(module, example, loss) if target is None else target
     program = fuse_activation(prune(lower(export_training(module, example, labels, loss, names))))
     if precision == "int8":
         program = prune(to_int8(program, _samples(calibration, example)))
-    program = add_updates(pack_masks(keep_output(program)), optimizer)
-    if immediate:
-        program = immediate_update(program)
+    if means is not None:
+        program = without_gradient(program, means)
+    program = keep_output(filter_gradients(fisher(program, observe), patches or {}))
+    program = _with_updates(program, optimizer, immediate=immediate, forward_only=forward_only)
+    program = block_sparse(program, blocks or {})
     if isinstance(train, Mapping):
         program = sparse_update(program, {name: chosen for name, chosen in train.items() if chosen is not None})
+    if means is not None:
+        program = class_means(program, means)
+    if forward_only:
+        program = as_forward(program)
     if recompute_bytes is not None:
         program = recompute(program, recompute_bytes)
     return assemble(program, name, optimizer.describe(), arena_limit_bytes)
+
+
+def _check_precision(
+    precision: Precision, means: ClassMeans | None, observe: Sequence[str], patches: Mapping[str, int] | None
+) -> None:
+    """Refuse in int8 what there is in float32 alone."""
+    if precision == "int8" and (means or observe):
+        raise CompileError("class means and Fisher information are computed in float32", hint="precision='float32'")
+    if precision == "int8" and patches:
+        raise CompileError("gradients are filtered in float32", hint="precision='float32'")
+
+
+def _with_updates(program: Program, optimizer: Optimizer, *, immediate: bool, forward_only: bool) -> Program:
+    """Updates behind the gradients, in the order that is asked for."""
+    # Masks are for a backward pass far behind; where it is interleaved the values themselves are still there.
+    program = add_updates(interleave(program) if forward_only else pack_masks(program), optimizer)
+    return immediate_update(program) if immediate or forward_only else program
 
 
 def _samples(calibration: torch.Tensor | None, example: torch.Tensor) -> list[torch.Tensor]:
@@ -236,7 +286,15 @@ def _step(program: Program, plan: Layout, index: int, kept: frozenset[str], size
         step.operation.macs(program.inputs_of(step), program.outputs_of(step)),
         sum(sizes.get(place, 0) for place in places),
         sum(program.tensors[name].size_bytes for name in step.outputs if name in kept),
+        step.operation.flop(program.inputs_of(step), program.outputs_of(step)),
+        _traffic_bytes(program, step),
     )
+
+
+def _traffic_bytes(program: Program, step: Step) -> int:
+    """Bytes of what a step reads, each tensor once, and of what it writes; of one that it takes a part of, all."""
+    read, written = {name for name in step.inputs if name}, set(step.outputs)
+    return sum(program.tensors[name].size_bytes for names in (read, written) for name in names)
 
 
 def _variable(tensor: Tensor) -> Variable:

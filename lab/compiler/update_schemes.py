@@ -21,20 +21,30 @@ class UpdateScheme:
         weights: number of a layer to the share of its input channels whose weights are updated.
         biases: that many last layers have their bias updated.
         classifier: whether the classifier is updated.
+        patches: number of a layer to the side of the patches on which its gradients are computed (gradient filtering).
     """
 
     weights: Mapping[int, float] = field(default_factory=dict)
     biases: int = 0
     classifier: bool = True
+    patches: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class LayerUpdate:
-    """What an update does to one convolution or linear layer: share of input channels, and whether the bias."""
+    """What an update does to one convolution or linear layer.
+
+    Attributes:
+        layer: the layer.
+        ratio: share of the input channels whose weights are updated.
+        bias: whether the bias is.
+        patch: side of the patches of the output map on which gradients are computed; 1 for every position.
+    """
 
     layer: LayerCost
     ratio: float
     bias: bool
+    patch: int = 1
 
     @property
     def weight_elements(self) -> int:
@@ -53,8 +63,28 @@ class LayerUpdate:
 
     @property
     def saved_elements(self) -> int:
-        """Elements of the input that the weight gradient needs."""
-        return self.layer.share(self.layer.input_elements, self.ratio)
+        """Elements of the input that the weight gradient needs: of patches, their sums."""
+        layer = self.layer
+        if self.patch == 1:
+            return layer.share(layer.input_elements, self.ratio)
+        return layer.share(self._patches * layer.input_channels, self.ratio)
+
+    @property
+    def _patches(self) -> int:
+        """Patches of the output map."""
+        return self.layer.macs // self.layer.weight_elements // self.patch**2
+
+    @property
+    def gradient_macs(self) -> int:
+        """MACs of the gradient of the whole weight, and of that of the input; on patches those of a 1×1 convolution.
+
+        Source: Yang et al., "Efficient On-device Training via Gradient Filtering", 2023; sums and means not counted.
+        """
+        layer = self.layer
+        if self.patch == 1:
+            return layer.macs
+        outputs = layer.output_elements * layer.weight_elements // layer.macs
+        return self._patches * outputs * layer.input_channels // layer.groups
 
     @property
     def is_updated(self) -> bool:
@@ -79,7 +109,8 @@ def apply(scheme: UpdateScheme, layers: Sequence[LayerCost]) -> tuple[LayerUpdat
         raise ConfigError(f"update of the last {scheme.biases} biases: there are {len(trunk)} before the classifier")
     first_bias = len(trunk) - scheme.biases
     updates = [
-        LayerUpdate(layer, scheme.weights.get(number, 0.0), number >= first_bias) for number, layer in enumerate(trunk)
+        LayerUpdate(layer, scheme.weights.get(number, 0.0), number >= first_bias, scheme.patches.get(number, 1))
+        for number, layer in enumerate(trunk)
     ]
     return (*updates, LayerUpdate(classifier, float(scheme.classifier), scheme.classifier))
 

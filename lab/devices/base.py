@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from lab.artifact import Artifact
+from lab.environment.log import EnvironmentLog
 from lab.events import Event, Hello, Job
 from lab.power.base import Meter
+from measurements.environment import MemoryFigure
 
 Source = Literal["hardware", "emulated"]
 ResetKind = Literal["soft", "power"]
-Rung = Literal["resync", "soft-reset", "re-deploy"]
+Rung = Literal["resync", "soft-reset", "restart", "re-deploy", "reconnect", "reboot", "power-cycle"]
+PowerAction = Literal["on", "off", "cycle"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Identity:
         source: where its figures come from.
         emulator: emulator and version, empty on hardware.
         capabilities: what tests may ask for: ``counts`` (exact loads and stores), ``meter``, and the board's features.
+        remote: reached through a network, so that figures timed by this host's clock are refused.
     """
 
     name: str
@@ -32,17 +37,32 @@ class Identity:
     source: Source
     emulator: str
     capabilities: frozenset[str]
+    remote: bool = False
+
+
+CLASSES = ("multiplies", "divides", "branches", "floats")
+"""Classes of instructions in :class:`RegionCount`."""
 
 
 @dataclass(frozen=True)
 class RegionCount:
-    """Exact counts of an emulator for one pass through a region or a layer."""
+    """Exact counts of an emulator for one pass through a region or a layer.
+
+    Attributes:
+        region, index: which pass.
+        instructions, loads, stores: how many.
+        multiplies, divides, branches, floats: instructions of these classes (``lab/emulators/instruction_class.h``).
+    """
 
     region: str
     index: int
     instructions: int
     loads: int
     stores: int
+    multiplies: int = 0
+    divides: int = 0
+    branches: int = 0
+    floats: int = 0
 
 
 class Deployable(Protocol):
@@ -70,11 +90,64 @@ class Resettable(Protocol):
 
 
 @runtime_checkable
+class Powered(Protocol):
+    """A device whose supply can be switched."""
+
+    def power(self, action: PowerAction) -> None:
+        """Switch the supply and make sure that the device went or came; deploy again afterwards.
+
+        Raises:
+            ConfigError: it has no power switch.
+            InfrastructureError: the switch failed, or did not do what it says.
+        """
+
+
+@runtime_checkable
 class Counting(Protocol):
     """A device whose instructions, loads and stores can be counted exactly (an emulator with a counting plug-in)."""
 
     def count(self, artifact: Artifact, job: Job) -> list[RegionCount]:
         """Run the job once more, slowly, and count. Uses an instance of its own."""
+
+
+@runtime_checkable
+class Environed(Protocol):
+    """A device whose operating system is set up for measurements, and observed meanwhile."""
+
+    def measuring(self) -> AbstractContextManager[EnvironmentLog]:
+        """Set the device up; restored when the context ends, whatever happened in it.
+
+        Raises:
+            ConfigError: something that was asked for cannot be set on this device.
+            InfrastructureError: it did not cool down, or too much else runs on it.
+        """
+
+
+@runtime_checkable
+class MemoryWatched(Protocol):
+    """A device whose runner is a process with a memory use of its own."""
+
+    def process_memory(self) -> list[MemoryFigure]:
+        """What the running process and the GPU it uses have used at most since they were started."""
+
+
+@runtime_checkable
+class InstructionCounting(Protocol):
+    """A device whose kernel counts the instructions of its runner."""
+
+    def instructions(self, job: Job) -> Mapping[str, int]:
+        """Instructions of one pass over the job's first sample, by region; empty where the kernel does not count.
+
+        For a training job its regions are counted, with one more step; those of the kernel are not among them.
+        """
+
+
+@runtime_checkable
+class Evident(Protocol):
+    """A device, or the way to one, that has something to show after a failure."""
+
+    def evidence(self) -> Mapping[str, str]:
+        """The last that was seen of it, by where: ``console``, ``probe`` …; printable lines, never an error."""
 
 
 class Device(Deployable, Runnable, Resettable, Protocol):

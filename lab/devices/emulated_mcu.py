@@ -3,49 +3,51 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 
 from lab.artifact import Artifact
 from lab.devices.base import RegionCount
+from lab.emulators.base import McuEmulator
 from lab.emulators.qemu import Qemu, QemuMachine
 from lab.emulators.tcg_plugin import MarkerCount
 from lab.errors import EmulatorError, LabError
 from lab.events import Job, RegionEvent
 from lab.transports.base import ByteStream
-from lab.transports.serial import SerialPort
 from lab.wire import Session
 
 
-class QemuTarget:
-    """A QEMU machine as a target of :class:`lab.devices.mcu.Mcu`.
+class EmulatedTarget:
+    """An emulator as a target of :class:`lab.devices.mcu.Mcu`.
 
     Args:
-        machine: what QEMU emulates.
-        marker_socket: the socket that takes the marker line, None where nobody listens to it.
-        plugin: the counting plug-in, None where it was not built.
+        make: makes an emulator, not yet started, of an ELF.
+        counter: counts exactly, None where the emulator cannot.
     """
 
-    def __init__(
-        self, machine: QemuMachine, *, marker_socket: Path | None = None, plugin: Path | None = None
-    ) -> None:
-        self._machine = machine
-        self._marker_socket = marker_socket
-        self._plugin = plugin
-        self._qemu: Qemu | None = None
+    def __init__(self, make: Callable[[Path], McuEmulator], counter: QemuCounter | None = None) -> None:
+        self._make = make
+        self._counter = counter
+        self._emulator: McuEmulator | None = None
 
     @property
-    def memory(self) -> Qemu | None:
-        """The shared memory, as a way to place blobs."""
-        return self._qemu if self._machine.shared_bytes else None
+    def emulator(self) -> McuEmulator | None:
+        """The running emulator, for faults; None while nothing is loaded."""
+        return self._emulator
+
+    @property
+    def memory(self) -> McuEmulator | None:
+        """The emulator, as a way to place blobs."""
+        return self._emulator
 
     def load(self, artifact: Artifact) -> ByteStream:
-        """Start QEMU with the image, held before its first instruction."""
+        """Start an emulator with the image, held before its first instruction."""
         self.close()
-        self._qemu = Qemu(self._machine, artifact.path, marker_socket=self._marker_socket)
-        self._qemu.start()
-        return SerialPort(self._qemu.serial_url)
+        self._emulator = self._make(artifact.path)
+        self._emulator.start()
+        return self._emulator.open_serial()
 
     def release(self) -> bool:
         """Let the core run."""
@@ -53,7 +55,7 @@ class QemuTarget:
         return True
 
     def reset(self) -> bool:
-        """Reset by QEMU's monitor; a core that QEMU gave up on needs a new QEMU."""
+        """Reset as the reset pin would; a core that its emulator gave up on needs a new emulator."""
         try:
             self._running().check_alive()
         except LabError:
@@ -62,55 +64,106 @@ class QemuTarget:
         return True
 
     def check_alive(self) -> None:
-        """Raise a crash or an emulator error when QEMU is dead."""
-        if self._qemu is not None:
-            self._qemu.check_alive()
+        """Raise a crash or an emulator error when the emulator is dead."""
+        if self._emulator is not None:
+            self._emulator.check_alive()
 
-    def program_counter(self) -> int | None:
-        """Where the core is now."""
-        try:
-            return self._running().registers().get("pc")
-        except EmulatorError:
-            return None
+    def core(self) -> EmulatedCore | None:
+        """The core, to be looked at; None where nothing runs."""
+        return None if self._emulator is None else EmulatedCore(self._emulator)
 
     def count(self, artifact: Artifact, job: Job) -> list[RegionCount]:
-        """Run the job on an instance of its own with the counting plug-in.
+        """Run the job on an instance of its own and count.
 
         Raises:
-            EmulatorError: the plug-in was not built, or its marks do not match the runner's events.
+            EmulatorError: this emulator cannot count.
         """
-        if self._plugin is None:
-            raise EmulatorError("the counting plug-in was not built", hint="`make setup` builds it")
-        with (
-            Qemu(self._machine, artifact.path, plugin=self._plugin) as qemu,
-            _opened(qemu.serial_url) as stream,
-        ):
-            qemu.release()
-            session = Session(stream, board_is_alive=qemu.check_alive)
-            session.open(build_id=artifact.build_id, ask=False)
-            session.put_all(job.all_blobs, qemu if self._machine.shared_bytes else None)
-            events = [event for event in session.run(job) if isinstance(event, RegionEvent)]
-            return match_counts(events, _settled_counts(qemu, 2 * len(events)))
+        if self._counter is None:
+            raise EmulatorError(
+                "loads and stores cannot be counted: this emulator is not QEMU, or the counting plug-in was not built",
+                hint="`make setup` builds it",
+            )
+        return self._counter.count(artifact, job)
 
     def close(self) -> None:
-        """End QEMU; safe to call twice."""
-        if self._qemu is not None:
-            self._qemu.stop()
-            self._qemu = None
+        """End the emulator; safe to call twice."""
+        if self._emulator is not None:
+            self._emulator.stop()
+            self._emulator = None
 
-    def _running(self) -> Qemu:
-        if self._qemu is None:
-            raise EmulatorError("QEMU is not running: nothing is deployed", hint="call deploy() first")
-        return self._qemu
+    def _running(self) -> McuEmulator:
+        if self._emulator is None:
+            raise EmulatorError("no emulator is running: nothing is deployed", hint="call deploy() first")
+        return self._emulator
 
 
-@contextmanager
-def _opened(url: str) -> Iterator[SerialPort]:
-    stream = SerialPort(url)
-    try:
-        yield stream
-    finally:
-        stream.close()
+class EmulatedCore:
+    """An emulated core that runs, as :class:`lab.postmortem.capture.Core`."""
+
+    def __init__(self, emulator: McuEmulator) -> None:
+        self._emulator = emulator
+
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """Hold the core for a look around."""
+        self._emulator.hold()
+        try:
+            yield
+        finally:
+            self._emulator.release()
+
+    def registers(self) -> Mapping[str, int]:
+        """Core registers."""
+        return self._emulator.registers()
+
+    def read_memory(self, address: int, size: int) -> bytes:
+        """Bytes of memory."""
+        return self._emulator.read_memory(address, size)
+
+
+class QemuCounter:
+    """Counts instructions, loads and stores with QEMU's counting plug-in.
+
+    Args:
+        machine: what QEMU emulates.
+        plugin: the counting plug-in.
+    """
+
+    def __init__(self, machine: QemuMachine, plugin: Path) -> None:
+        self._machine = machine
+        self._plugin = plugin
+
+    def count(self, artifact: Artifact, job: Job) -> list[RegionCount]:
+        """Run the job and count every region.
+
+        Raises:
+            EmulatorError: the plug-in's marks do not match the runner's events.
+        """
+        with Qemu(self._machine, artifact.path, plugin=self._plugin) as qemu:
+            stream = qemu.open_serial()
+            try:
+                qemu.release()
+                session = Session(stream, board_is_alive=qemu.check_alive)
+                session.open(build_id=artifact.build_id, ask=False)
+                session.put_all(job.all_blobs, qemu)
+                events = [event for event in session.run(job) if isinstance(event, RegionEvent)]
+                return match_counts(events, _settled_counts(qemu, 2 * len(events)))
+            finally:
+                stream.close()
+
+
+def qemu_target(
+    machine: QemuMachine, *, marker_socket: Path | None = None, plugin: Path | None = None
+) -> EmulatedTarget:
+    """A QEMU machine as a target.
+
+    Args:
+        machine: what QEMU emulates.
+        marker_socket: the socket that takes the marker line, None where nobody listens to it.
+        plugin: the counting plug-in, None where it was not built.
+    """
+    counter = None if plugin is None else QemuCounter(machine, plugin)
+    return EmulatedTarget(lambda firmware: Qemu(machine, firmware, marker_socket=marker_socket), counter)
 
 
 def _settled_counts(qemu: Qemu, expected: int) -> list[MarkerCount]:
@@ -139,4 +192,4 @@ def match_counts(events: list[RegionEvent], marks: list[MarkerCount]) -> list[Re
 
 
 def _region_count(event: RegionEvent, count: MarkerCount) -> RegionCount:
-    return RegionCount(event.region, event.index, count.instructions, count.loads, count.stores)
+    return RegionCount(event.region, event.index, *astuple(count))

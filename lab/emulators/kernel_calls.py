@@ -23,6 +23,7 @@ from lab.emulators.qemu import Qemu, QemuMachine
 from lab.emulators.tcg_plugin import MarkerCount
 from lab.errors import CompileError, EmulatorError, ToolMissing
 from lab.runtime_files import needed_sources
+from lab.system_packages import install
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 COMPILER = "arm-none-eabi-gcc"
@@ -150,7 +151,7 @@ def build_image(board: str, kernels: Sequence[str], folder: Path, cpu_flags: Seq
         CompileError: the compiler refused; carries its words.
     """
     if shutil.which(COMPILER) is None:
-        raise ToolMissing(f"{COMPILER} is not installed", hint="apt-get install gcc-arm-none-eabi")
+        raise ToolMissing(f"{COMPILER} is not installed", hint=install("gcc-arm-none-eabi"))
     board_dir = FIRMWARE / "boards" / board
     described = re.search(r"^set\(LAB_CPU_FLAGS\s+(.*?)\)$", (board_dir / "board.cmake").read_text(), re.MULTILINE)
     if described is None:

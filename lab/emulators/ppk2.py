@@ -18,41 +18,44 @@ Run as a program it prints ``ready <pty>`` once it can be used, and ends with it
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import select
-import selectors
-import signal
-import socket
-import subprocess
-import sys
 import time
-import tty
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import IO, Self, TypeAlias
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from lab.emulators.energy_model import Edge, EnergyModel, Float64Array, LoadProfile
-from lab.emulators.process import end, spawn
-from lab.errors import EmulatorError
-from lab.wire import FrameDecoder
+from lab.emulators.energy_model import EnergyModel, Float64Array
+from lab.emulators.load import (
+    Load,
+    ScriptedLoad,
+    UInt8Array,
+    add_arguments,
+    arguments_of_model,
+    arguments_of_script,
+    load_of,
+)
+from lab.emulators.meter_process import MeterProcess, Ports, serve
+from lab.emulators.meters import StartedMeter
+from lab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lab.meter_config import MeterConfig
 
 SAMPLE_RATE_HZ = 100_000
 ROLL_S = 5e-3
 
-_LONGEST_SOCKET_PATH = 107
 _FULL_SCALE = 0x3FFF
+_LOGIC = 24
+"""First bit of the logic inputs in a word."""
 _CHUNK_SAMPLES = 16384
-_START_S = 20.0
 _SPLIT_PAUSE_S = 0.05
 _RANGE_TOP_A = (50e-6, 500e-6, 5e-3, 60e-3)
 
-UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 UInt32Array: TypeAlias = npt.NDArray[np.uint32]
 
 # Constants of an imagined meter, of the size real ones have and far enough from the nominal ones that a client which
@@ -98,6 +101,9 @@ class Faults:
         lose_byte_every: every so many samples one byte of a word is not sent.
         silent_after: after so many samples the meter says nothing any more.
         disconnect_after: after so many samples the port vanishes.
+        disconnects: how often that happens; 0 means with every stream.
+        stuck_after: after so many samples the logic inputs stay as they are, until the meter starts anew.
+        bounce_every: every so many rising edges of D0 the input falls once more, for a sample.
         metadata: ``whole``; ``split`` in two with a pause; ``truncated`` before its end; ``missing`` a value;
             ``uncalibrated``; ``nan``; ``silent``; ``garbage``.
     """
@@ -109,56 +115,10 @@ class Faults:
     lose_byte_every: int = 0
     silent_after: int = 0
     disconnect_after: int = 0
+    disconnects: int = 0
+    stuck_after: int = 0
+    bounce_every: int = 0
     metadata: str = "whole"
-
-
-class Board:
-    """What the meter knows of the board: its marker history, as time and as sample numbers."""
-
-    def __init__(self, model: EnergyModel, clock_hz: int) -> None:
-        self._profile = LoadProfile(model)
-        self._clock_hz = clock_hz
-        self._edge_s = [0.0]
-        self._edge_bits = [0]
-        self._epoch = 0
-        self._last_cycles = 0
-        self.known = 0
-
-    def mark(self, cycles: int, bits: int) -> int:
-        """The marker became ``bits`` at ``cycles``; returns the number of the sample that holds the edge."""
-        if cycles < self._last_cycles:
-            print(f"cycle counter went from {self._last_cycles} to {cycles}: taken for a reset", file=sys.stderr)
-            self.restart()
-        self._last_cycles = cycles
-        self._append(self._epoch / SAMPLE_RATE_HZ + cycles / self._clock_hz, bits)
-        self.known = self._epoch + cycles * SAMPLE_RATE_HZ // self._clock_hz
-        return self.known
-
-    def restart(self) -> None:
-        """The board was reset: it idles, and its cycle 0 is the next whole sample."""
-        self.known += 1
-        self._epoch = self.known
-        self._last_cycles = 0
-        self._append(self._epoch / SAMPLE_RATE_HZ, 0)
-
-    def samples(self, begin: int, end_: int) -> tuple[Float64Array, UInt8Array]:
-        """Mean current, ampere, and marker bits of samples ``begin`` to ``end_`` (excluded)."""
-        time_s = np.arange(begin, end_ + 1) / SAMPLE_RATE_HZ
-        current = np.diff(self._profile.charge(time_s)) * SAMPLE_RATE_HZ
-        at = np.searchsorted(np.array(self._edge_s), time_s[:-1], side="right") - 1
-        return current, np.array(self._edge_bits, np.uint8)[np.maximum(at, 0)]
-
-    def forget(self, before: int) -> None:
-        """Samples before this number will not be asked for any more."""
-        before_s = before / SAMPLE_RATE_HZ
-        self._profile.forget(before_s)
-        keep = max(int(np.searchsorted(self._edge_s, before_s, side="right")) - 1, 0)
-        del self._edge_s[:keep], self._edge_bits[:keep]
-
-    def _append(self, time_s: float, bits: int) -> None:
-        self._profile.mark(Edge(time_s, bool(bits & 1)))
-        self._edge_s.append(time_s)
-        self._edge_bits.append(bits & 0xFF)
 
 
 class Converter:
@@ -187,7 +147,7 @@ class Converter:
         field = np.floor(adc + self._random.random(adc.size)).clip(0, _FULL_SCALE).astype(np.uint32)
         counter = (np.arange(adc.size, dtype=np.uint32) + np.uint32(self._counter)) & 63
         self._counter = (self._counter + adc.size) % 64
-        words: UInt32Array = field | ranges.astype(np.uint32) << 14 | counter << 18 | logic.astype(np.uint32) << 24
+        words: UInt32Array = field | ranges.astype(np.uint32) << 14 | counter << 18 | logic.astype(np.uint32) << _LOGIC
         return words
 
     def metadata(self, fault: str, mode: int) -> bytes:
@@ -212,17 +172,26 @@ class Converter:
 
 
 class Meter:
-    """The meter's behaviour, without its ports: commands in, bytes out."""
+    """The meter's behaviour, without its ports: commands in, bytes out.
+
+    Args:
+        load: what it measures.
+        seed: of the converter's dither.
+        roll_samples: quiet samples shown before the first and after the last marker.
+        faults: what it does wrong.
+        newest: has the load told the marker's last word, before a stream ends.
+    """
 
     def __init__(
-        self, board: Board, *, seed: int, roll_samples: int, faults: Faults, newest: Callable[[], None]
+        self, load: Load, *, seed: int, roll_samples: int, faults: Faults, newest: Callable[[], None]
     ) -> None:
-        self._board = board
+        self._load = load
         self._seed = seed
         self._roll = roll_samples
         self._faults = faults
         self._newest = newest
         self._commands = bytearray()
+        self._disconnected = 0
         self.reset()
 
     def reset(self) -> None:
@@ -230,28 +199,28 @@ class Meter:
         self._converter = Converter(self._seed)
         self._mode = 2
         self._powered = False
-        self._streaming = False
+        self.streaming = False
         self._cursor: int | None = None
         self._end: int | None = None
-        self._sent = 0
         self._later: tuple[float, bytes] | None = None
         self._commands.clear()
         self.output = bytearray()
         self._silent = False
         self.vanished = False
+        self._new_stream()
 
     def command(self, data: bytes) -> None:
         """Take bytes from the host."""
         self._commands += data
         self._work()
 
-    def mark(self, cycles: int, bits: int) -> None:
+    def marked(self) -> None:
         """The marker changed."""
-        edge = self._board.mark(cycles, bits)
-        if self._streaming and self._cursor is None:
+        edge = self._load.due(SAMPLE_RATE_HZ)
+        if self.streaming and self._cursor is None:
             self._cursor = max(edge - self._roll, 0)
-        elif not self._streaming:
-            self._board.forget(edge - self._roll - 1)
+        elif not self.streaming:
+            self._load.forget((edge - self._roll - 1) / SAMPLE_RATE_HZ)
 
     def fill(self) -> None:
         """Have something in ``output`` if there is anything to say."""
@@ -261,7 +230,7 @@ class Meter:
         while len(self.output) < _CHUNK_SAMPLES and self._sample(_CHUNK_SAMPLES):
             pass
         if self._end is not None and (self._cursor is None or self._cursor >= self._end):
-            self._streaming, self._cursor, self._end = False, None, None
+            self.streaming, self._cursor, self._end = False, None, None
             self._work()
 
     def wait_s(self) -> float | None:
@@ -278,11 +247,14 @@ class Meter:
             self._do(command, arguments)
 
     def _do(self, command: int, arguments: bytes) -> None:
-        if command == 0x06 and not self._streaming:
-            self._streaming, self._sent = True, 0
-        elif command == 0x07 and self._streaming:
+        if command == 0x06 and not self.streaming:
+            self.streaming = True
+            self._new_stream()
+            self._cursor = None if self._load.follows_marker else 0
+        elif command == 0x07 and self.streaming:
             self._newest()
-            self._end = self._board.known + self._roll if self._cursor is not None else 0
+            roll = self._roll if self._load.follows_marker else 0
+            self._end = self._load.due(SAMPLE_RATE_HZ) + roll if self._cursor is not None else 0
         elif command == 0x0C:
             self._settle()
             self._powered = arguments[0] == 1
@@ -300,7 +272,7 @@ class Meter:
             self._converter.set_gain(arguments[0], float(np.frombuffer(arguments, "<f4", 1, 1)[0]))
 
     def _say(self, text: bytes) -> None:
-        if self._silent:
+        if self._silent or self.vanished:
             return
         if self._faults.metadata == "split":
             half = len(text) // 2
@@ -318,27 +290,34 @@ class Meter:
         """Convert up to ``most`` samples that are due; whether there were any."""
         if self._cursor is None:
             return False
-        due = self._board.known if self._end is None else self._end
+        due = self._load.due(SAMPLE_RATE_HZ) if self._end is None else self._end
         begin, end_ = self._cursor, min(due, self._cursor + most)
         if end_ <= begin:
             return False
-        current, logic = self._board.samples(begin, end_)
-        if not self._powered:
-            current = np.zeros_like(current)
-        sent = self._spoil(self._converter.words(current, logic))
-        self.output += sent
+        shown = self._load.samples(begin, end_, SAMPLE_RATE_HZ)
+        current = shown.current_a if self._powered else np.zeros_like(shown.current_a)
+        self.output += self._spoil(self._converter.words(current, shown.bits))
         self._cursor = end_
-        self._board.forget(end_ - self._roll - 1)
+        self._load.forget((end_ - self._roll - 1) / SAMPLE_RATE_HZ)
         return True
+
+    def _new_stream(self) -> None:
+        """What a fault remembers of a stream."""
+        self._sent = self._rises = 0
+        self._high = self._bouncing = False
+        self._held: int | None = None
 
     def _spoil(self, words: UInt32Array) -> bytes:
         faults = self._faults
         number = np.arange(self._sent, self._sent + words.size)
         self._sent += words.size
-        limit = faults.silent_after or faults.disconnect_after
+        self._spoil_inputs(words, number)
+        vanishes = faults.disconnects == 0 or self._disconnected < faults.disconnects
+        limit = faults.silent_after or (faults.disconnect_after if vanishes else 0)
         if limit and self._sent >= limit:
             words, number = words[number < limit], number[number < limit]
             self._silent = faults.silent_after > 0
+            self._disconnected += not self._silent and not self.vanished
             self.vanished = not self._silent
         if faults.corrupt_every:
             words[number % faults.corrupt_every == faults.corrupt_every - 1] ^= 0x5A5A5A5A
@@ -354,130 +333,23 @@ class Meter:
         return np.repeat(rows, times, axis=0)[np.repeat(kept, times, axis=0)].tobytes()
 
 
-class Ports:
-    """The PTY, the marker socket and the loop that serves both."""
-
-    def __init__(self, marker: Path, link: Path, meter: Callable[[Callable[[], None]], Meter], board: Board) -> None:
-        self._link = link
-        self._marker = marker
-        self._board = board
-        self._meter = meter(self._take_markers)
-        self._frames = FrameDecoder()
-        self._line: socket.socket | None = None
-        self._arrived: list[tuple[int, int] | None] = []
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(marker))
-        self._listener.listen(4)
-        self._listener.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
-        self._open_pty()
-
-    def serve(self) -> None:
-        """Work until standard input ends."""
-        print(f"ready {self._name}", flush=True)
-        while True:
-            for key, _ in self._selector.select(self._meter.wait_s()):
-                if key.fd == sys.stdin.fileno() and not os.read(key.fd, 64):
-                    return
-            # Markers are fetched before commands are read, and used after them: a START that was written before a
-            # marker is then always seen first. STOP fetches once more by itself.
-            self._fetch_markers()
-            self._meter.command(self._read_pty())
-            self._use_markers()
-            self._meter.fill()
-            self._write_pty()
-
-    def close(self) -> None:
-        """Remove what others could find."""
-        for path in (self._link, self._marker):
-            path.unlink(missing_ok=True)
-
-    def _open_pty(self) -> None:
-        # The other end stays open here too, so that a client may come and go without a hang-up.
-        self._master, self._slave = os.openpty()
-        tty.setraw(self._slave)
-        os.set_blocking(self._master, False)
-        self._name = os.ttyname(self._slave)
-        fresh = self._link.with_name(self._link.name + ".new")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(self._name)
-        fresh.rename(self._link)
-        self._selector.register(self._master, selectors.EVENT_READ)
-
-    def _replug(self) -> None:
-        """The port vanishes; a new one appears under the same link."""
-        self._selector.unregister(self._master)
-        os.close(self._slave)
-        os.close(self._master)
-        self._meter.reset()
-        self._open_pty()
-
-    def _take_markers(self) -> None:
-        self._fetch_markers()
-        self._use_markers()
-
-    def _use_markers(self) -> None:
-        arrived, self._arrived = self._arrived, []
-        for edge in arrived:
-            if edge is None:
-                self._board.restart()
-            else:
-                self._meter.mark(*edge)
-
-    def _fetch_markers(self) -> None:
-        if self._line is None:
-            try:
-                self._line, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            self._line.setblocking(False)
-            self._selector.register(self._line, selectors.EVENT_READ)
-            # A second board that connects now waits until this one has gone.
-            self._selector.unregister(self._listener)
-        gone = False
-        while not gone:
-            try:
-                data = self._line.recv(1 << 16)
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                data = b""
-            gone = not data
-            for message in self._frames.feed(data):
-                cycles, bits = message.get("c"), message.get("m")
-                if isinstance(cycles, int) and isinstance(bits, int):
-                    self._arrived.append((cycles, bits))
-        if self._frames.garbage_bytes:
-            print(f"{self._frames.garbage_bytes} bytes on the marker line were no frame", file=sys.stderr)
-        self._selector.unregister(self._line)
-        self._line.close()
-        self._line = None
-        self._frames = FrameDecoder()
-        self._arrived.append(None)
-        self._selector.register(self._listener, selectors.EVENT_READ)
-
-    def _read_pty(self) -> bytes:
-        try:
-            return os.read(self._master, 4096)
-        except BlockingIOError:
-            return b""
-
-    def _write_pty(self) -> None:
-        output = self._meter.output
-        while output:
-            try:
-                count = os.write(self._master, output[: 1 << 16])
-            except BlockingIOError:
-                break
-            del output[:count]
-            self._meter.fill()
-        if self._meter.vanished and not output:
-            self._replug()
-            return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if output else 0)
-        self._selector.modify(self._master, events)
+    def _spoil_inputs(self, words: UInt32Array, number: npt.NDArray[np.int_]) -> None:
+        """Let the logic inputs bounce and get stuck, in place."""
+        faults = self._faults
+        if faults.bounce_every:
+            high = (words >> _LOGIC & 1).astype(np.bool_)
+            rises = np.flatnonzero(high & ~np.concatenate(([self._high], high[:-1])))
+            chosen = rises[(self._rises + np.arange(rises.size)) % faults.bounce_every == faults.bounce_every - 1]
+            # A bounce at the end of a piece shows in the next one.
+            falls = np.concatenate((chosen + 1, [0] if self._bouncing else [])).astype(np.intp)
+            words[falls[falls < words.size]] &= ~np.uint32(1 << _LOGIC)
+            self._bouncing = bool((falls >= words.size).any())
+            self._rises += rises.size
+            self._high = bool(high[-1])
+        stuck = number >= faults.stuck_after
+        if faults.stuck_after and stuck.any():
+            self._held = int(words[stuck][0] >> _LOGIC) if self._held is None else self._held
+            words[stuck] = words[stuck] & ((1 << _LOGIC) - 1) | np.uint32(self._held << _LOGIC)
 
 
 class EmulatedPpk2:
@@ -486,7 +358,7 @@ class EmulatedPpk2:
     Args:
         folder: where its socket, its port's link and its log are made; must exist.
         clock_hz: rate of the cycle counter in the marker frames.
-        model: load of the board.
+        load: of the board; a script is played from its begin with each stream and needs no marker.
         seed: of the converter's dither.
         roll_s: quiet time shown before the first and after the last marker, seconds.
         faults: what it does wrong.
@@ -496,7 +368,7 @@ class EmulatedPpk2:
         self,
         folder: Path,
         clock_hz: int,
-        model: EnergyModel,
+        load: EnergyModel | ScriptedLoad,
         *,
         seed: int = 0,
         roll_s: float = ROLL_S,
@@ -504,22 +376,21 @@ class EmulatedPpk2:
     ) -> None:
         self._folder = folder
         self._clock_hz = clock_hz
-        self._model = model
+        self._load = load
         self._seed = seed
         self._roll_s = roll_s
         self._faults = faults
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log: IO[bytes] | None = None
+        self._process = MeterProcess("the emulated PPK2", "lab.emulators.ppk2", folder, "ppk2")
 
     @property
     def marker_path(self) -> Path:
         """UNIX socket that listens for the board's second UART."""
-        return self._folder / "marker.sock"
+        return self._process.marker_path
 
     @property
     def port(self) -> str:
         """The meter's serial port: a link that stays right when the meter reboots."""
-        return str(self._folder / "ppk2")
+        return str(self._process.link)
 
     @property
     def pid(self) -> int:
@@ -528,8 +399,6 @@ class EmulatedPpk2:
         Raises:
             EmulatorError: not started.
         """
-        if self._process is None:
-            raise EmulatorError("the emulated PPK2 is not running", hint="call start() first")
         return self._process.pid
 
     def __enter__(self) -> Self:
@@ -547,94 +416,52 @@ class EmulatedPpk2:
         Raises:
             EmulatorError: it ended, or said nothing.
         """
-        if len(os.fsencode(self.marker_path)) > _LONGEST_SOCKET_PATH:
-            raise EmulatorError(
-                f"{self.marker_path} is longer than the {_LONGEST_SOCKET_PATH} bytes of a UNIX socket's path",
-                hint="use a folder with a shorter name, such as one made by tempfile.mkdtemp",
-            )
-        self.marker_path.unlink(missing_ok=True)
-        self._log = (self._folder / "ppk2.log").open("wb")
-        self._process = spawn(self._arguments(), cwd=Path.cwd(), log=self._log, stdin_pipe=True, stdout_pipe=True)
-        try:
-            self._wait_ready(self._process)
-        except EmulatorError:
-            self.stop()
-            raise
+        if isinstance(self._load, ScriptedLoad):
+            arguments = arguments_of_script(self._load, self._folder / "ppk2.npy")
+        else:
+            arguments = arguments_of_model(self._load, self._clock_hz)
+        arguments += ["--link", self.port, "--seed", str(self._seed), "--roll", str(self._roll_s)]
+        for fault in fields(Faults):
+            arguments += [f"--{fault.name.replace('_', '-')}", str(getattr(self._faults, fault.name))]
+        self._process.start(arguments)
 
     def stop(self) -> None:
         """End the process; safe to call twice."""
-        process, self._process = self._process, None
-        if process is not None:
-            end(process, grace_s=2.0)
-        if self._log is not None:
-            self._log.close()
-
-    def _arguments(self) -> list[str]:
-        model = self._model
-        numbers = {
-            "--marker": self.marker_path,
-            "--link": self.port,
-            "--clock-hz": self._clock_hz,
-            "--voltage": model.voltage_v,
-            "--idle": model.idle_current_a,
-            "--active": model.active_current_a,
-            "--settle": model.settle_s,
-            "--seed": self._seed,
-            "--roll": self._roll_s,
-        }
-        arguments = [sys.executable, "-m", "lab.emulators.ppk2"]
-        for name, value in numbers.items():
-            arguments += [name, str(value)]
-        for fault in fields(Faults):
-            arguments += [f"--{fault.name.replace('_', '-')}", str(getattr(self._faults, fault.name))]
-        return arguments
-
-    def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
-        if process.stdout is None:
-            raise EmulatorError("the emulated PPK2 was started without a pipe")
-        ready = select.select([process.stdout], [], [], _START_S)[0]
-        line = process.stdout.readline() if ready else b""
-        if not line.startswith(b"ready "):
-            log = (self._folder / "ppk2.log").read_text(errors="replace").strip()
-            raise EmulatorError(f"the emulated PPK2 did not start: {log or 'it said nothing'}")
+        self._process.stop()
 
 
-def _parser() -> argparse.ArgumentParser:
+def peer(config: MeterConfig, folder: Path, clock_hz: int, model: EnergyModel, stack: ExitStack) -> StartedMeter:
+    """The emulated PPK2 of a bench entry, started; see :func:`lab.emulators.meters.start_meter`."""
+    # The process of the meter needs no models, which take a third of its start.
+    from lab.meter_config import Ppk2Config
+
+    if not isinstance(config, Ppk2Config):
+        raise ConfigError(f"a PPK2 was asked to be a meter of kind {config.kind!r}")
+    running = stack.enter_context(EmulatedPpk2(folder, clock_hz, model))
+    return StartedMeter(running.marker_path, running.port, config.model_copy(update={"port": running.port}))
+
+
+def main() -> None:
+    """Run the emulated meter until standard input ends."""
     parser = argparse.ArgumentParser(prog="python -m lab.emulators.ppk2", description="An emulated Nordic PPK2")
-    parser.add_argument("--marker", type=Path, required=True, help="UNIX socket to listen on for marker frames")
+    add_arguments(parser)
     parser.add_argument("--link", type=Path, required=True, help="symbolic link to make to the PTY")
-    parser.add_argument("--clock-hz", type=int, required=True, help="rate of the cycle counter, Hz")
-    parser.add_argument("--voltage", type=float, required=True, help="supply voltage, V")
-    parser.add_argument("--idle", type=float, required=True, help="current with the marker low, A")
-    parser.add_argument("--active", type=float, required=True, help="current with the marker high, A")
-    parser.add_argument("--settle", type=float, default=0.0, help="time constant of the edges, s")
     parser.add_argument("--seed", type=int, default=0, help="seed of the converter's dither")
     parser.add_argument("--roll", type=float, default=ROLL_S, help="quiet time at both ends of a stream, s")
     for fault in fields(Faults):
         kind = str if fault.name == "metadata" else int
         parser.add_argument(f"--{fault.name.replace('_', '-')}", type=kind, default=fault.default)
-    return parser
-
-
-def main() -> None:
-    """Run the emulated meter until standard input ends."""
-    options = _parser().parse_args()
-    faults = Faults(**{fault.name: getattr(options, fault.name) for fault in fields(Faults)})
-    board = Board(EnergyModel(options.voltage, options.idle, options.active, options.settle), options.clock_hz)
-    roll_samples = round(options.roll * SAMPLE_RATE_HZ)
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(0)
-
-    signal.signal(signal.SIGTERM, terminate)
-    ports = Ports(
-        options.marker,
-        options.link,
-        lambda newest: Meter(board, seed=options.seed, roll_samples=roll_samples, faults=faults, newest=newest),
-        board,
+    options = parser.parse_args()
+    load = load_of(options)
+    ports = Ports(options.marker, options.link, load)
+    meter = Meter(
+        load,
+        seed=options.seed,
+        roll_samples=round(options.roll * SAMPLE_RATE_HZ),
+        faults=Faults(**{fault.name: getattr(options, fault.name) for fault in fields(Faults)}),
+        newest=lambda: ports.take_markers(meter),
     )
-    with contextlib.closing(ports):
-        ports.serve()
+    serve(ports, meter)
 
 
 if __name__ == "__main__":

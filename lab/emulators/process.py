@@ -7,6 +7,7 @@ import os
 import queue
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from lab.child_environment import for_children
 from lab.errors import EmulatorError, ToolMissing
+from lab.system_packages import install
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class _Spawner:
                     subprocess.Popen(
                         request.args,
                         cwd=request.cwd,
-                        env=None if request.environment is None else dict(request.environment),
+                        env=for_children() if request.environment is None else dict(request.environment),
                         stdin=subprocess.PIPE if request.stdin_pipe else subprocess.DEVNULL,
                         stdout=subprocess.PIPE if request.stdout_pipe else request.log,
                         stderr=request.log,
@@ -87,7 +90,7 @@ def spawn(
         cwd: working directory.
         log: open binary file for standard error, and for standard output unless ``stdout_pipe``.
         stdin_pipe, stdout_pipe: whether to connect these to pipes; standard input is ``/dev/null`` otherwise.
-        environment: whole environment of the child; None inherits.
+        environment: whole environment of the child; None for this process's without its secrets.
 
     Raises:
         ToolMissing: the program, or util-linux's ``setpriv``, is not installed.
@@ -99,7 +102,8 @@ def spawn(
         raise ToolMissing(f"{program} is not installed", hint="`lab doctor` says how to get it")
     guard = shutil.which("setpriv")
     if guard is None:
-        raise ToolMissing("setpriv is not installed", hint="apt-get install util-linux")
+        way_out = install("util-linux") if sys.platform == "linux" else "it exists on Linux only"
+        raise ToolMissing("setpriv is not installed", hint=way_out)
     request = _Request(
         (guard, "--pdeathsig", "KILL", "--", os.path.abspath(found), *map(str, args[1:])),
         cwd,

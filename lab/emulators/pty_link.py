@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import threading
-import tty
 from types import TracebackType
 from typing import Self
 
@@ -35,6 +34,8 @@ class PtyLink:
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
+        import tty
+
         self._master, self._slave = os.openpty()
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lab.errors import LabError
+from lab.errors import ConfigError, LabError
 from lab.mlperf.benchmarks import IDS, Mode, benchmark
 from lab.paths import cache_dir, reports_dir, store_dir
 from lab.units import format_quantity
 
 if TYPE_CHECKING:
     from lab.build import MlperfMode, MlperfModel
+    from lab.meter_config import MeterConfig
     from lab.power.base import Meter
     from measurements.record import Run
 
@@ -38,10 +39,13 @@ def mlperf() -> None:
 @click.option("--baud", type=click.IntRange(1), help="Bits per second (default: 115200, in energy mode 9600).")
 @click.option("--infer-timeout", "infer_s", type=click.FloatRange(0.1), help="Seconds one `infer` may take (30).")
 @click.option("--meter-port", help="Energy mode: serial port of the PPK2.")
-@click.option("--voltage", type=float, default=3.3, show_default=True, help="Energy mode: supply of the device.")
-@click.option("--edge-input", type=click.IntRange(0, 7), default=0, show_default=True,
-              help="Energy mode: logic input on the timestamp pin.")  # fmt: skip
+@click.option("--meter-of", metavar="DEVICE", help="Energy mode: the meter that the bench file has at this device.")
+@click.option("--voltage", type=float, help="Energy mode: supply of the device (default: the bench file's, or 3.3).")
+@click.option("--edge-input", type=click.IntRange(0, 7),
+              help="Energy mode: logic input on the timestamp pin (default: the bench file's, or 0).")  # fmt: skip
+@click.pass_obj
 def run(
+    config: Path,
     port: str,
     model: str,
     mode: Mode,
@@ -50,8 +54,9 @@ def run(
     baud: int | None,
     infer_s: float | None,
     meter_port: str | None,
-    voltage: float,
-    edge_input: int,
+    meter_of: str | None,
+    voltage: float | None,
+    edge_input: int | None,
 ) -> None:
     """Run a mode of the benchmark with its rules enforced; results go to the store, a report is written.
 
@@ -63,6 +68,7 @@ def run(
     from lab.reporting import mirror, new_session_id, report_session
     from measurements.store import Store
 
+    metered = _meter(config, meter_port, meter_of, voltage, emulated) if mode == "energy" else None
     request = Request(
         port=port,
         benchmark=benchmark(model),
@@ -71,8 +77,9 @@ def run(
         emulated=emulated,
         baud=baud,
         infer_s=infer_s or (EMULATED_INFER_S if emulated else INFER_S),
-        meter=_meter(meter_port, voltage, emulated) if mode == "energy" else None,
-        edge_input=edge_input,
+        meter=None if metered is None else metered[1],
+        edge_input=edge_input if edge_input is not None else 0 if metered is None else metered[0].marker_input,
+        meter_config=None if metered is None else metered[0],
     )
     session_id = new_session_id()
     failure: LabError | None = None
@@ -113,16 +120,45 @@ def serve(
             threading.Event().wait(seconds)
 
 
-def _meter(port: str | None, voltage_v: float, emulated: bool) -> Meter | None:
-    from lab.power.ppk2 import Ppk2
+def _meter(
+    config: Path, port: str | None, device: str | None, voltage_v: float | None, emulated: bool
+) -> tuple[MeterConfig, Meter] | None:
+    """The meter of energy mode, not yet open: a PPK2 at a port, or the one of a device of the bench; None where none.
 
-    return None if port is None else Ppk2(port, voltage_v=voltage_v, emulated=emulated)
+    Raises:
+        ConfigError: both were named, or the device has no meter that can be used here.
+    """
+    from lab.inventory import load_bench
+    from lab.meter_config import Ppk2Config
+    from lab.power.registry import make_meter
+
+    if port is not None and device is not None:
+        raise ConfigError("--meter-port and --meter-of both name a meter", hint="give one of them")
+    if device is not None:
+        entry = load_bench(config).devices.get(device)
+        if entry is None or entry.meter is None or entry.meter.emulated:
+            raise ConfigError(
+                f"{config}: device {device!r} has no meter of its own",
+                hint="an emulated one is started by `lab mlperf serve --mode energy`; name its port with --meter-port",
+            )
+        return entry.meter, make_meter(entry.meter, voltage_v or entry.meter_voltage_v)
+    if port is None:
+        return None
+    # What a bench file must not say may be said by hand: the port of an emulated one, or /dev/ttyACM0.
+    known = Ppk2Config(kind="ppk2", emulated=True).model_copy(update={"port": port, "emulated": emulated})
+    return known, make_meter(known, voltage_v or 3.3)
 
 
 def _print(done: Run) -> None:
     click.echo(f"{done.provenance.device}: {done.provenance.workload} {done.provenance.variant}: valid")
     for record in done.records:
         value = format_quantity(record.median, record.unit)
+        if record.class_uncertainty is not None and record.combined_uncertainty is not None:
+            off = (record.combined_uncertainty, record.class_uncertainty, record.run_uncertainty or 0.0)
+            both, class_, runs = (format_quantity(one, record.unit) for one in off)
+            value += f" ±{both} (meter ±{class_}, runs ±{runs})"
         click.echo(f"  {record.region:10} {record.metric:12} median {value}  n={record.n} {record.source}")
+        if record.note and record.class_uncertainty is not None:
+            click.echo(f"    {record.note}")
     for note in done.detail.notes:
         click.echo(f"  {note}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -16,11 +16,17 @@ import numpy.typing as npt
 
 from lab import progress
 from lab.errors import MeterError, ProtocolError, WorkloadError
+from lab.metered import class_of
 from lab.mlperf.benchmarks import WINDOW_S, WINDOWS, Benchmark
 from lab.mlperf.client import Dut, Inference
 from lab.mlperf.dataset import LabelledSet, Sample
-from lab.power.base import Meter, SampleBlock
+from lab.power.base import Meter, MeterInfo, SampleBlock
 from lab.power.recorder import Recorder
+from measurements.capture import Window as EdgeWindow
+from measurements.energy import measure_windows
+from measurements.record import Trace
+from measurements.rejection import CaptureFacts, MeasurementRejected, reasons_of_capture
+from measurements.uncertainty import Correction, MeterClass, corrected, corrected_class
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
@@ -41,20 +47,38 @@ class Window:
         iterations: inferences in it.
         elapsed_s: from its first to its last timestamp, seconds of the device's clock (energy mode: of the meter's).
         energy_j: energy in it, joule; None in performance mode.
+        class_j: what the meter's class allows of that (type B), joule.
+        edge_j: what a sample at either edge makes of it, joule.
     """
 
     iterations: int
     elapsed_s: float
     energy_j: float | None = None
+    class_j: float = 0.0
+    edge_j: float = 0.0
 
 
 @dataclass(frozen=True)
 class MeteredTrace:
-    """The samples of one window's stream, with the timestamp pin as bit 0 of ``logic``."""
+    """The samples of one window's stream, with the timestamp pin as bit 0 of ``logic``.
+
+    Attributes:
+        samples: currents as a calibration corrected them, where there is one.
+        dt_s: sample period, seconds.
+        voltage_v: of the supply, volt; what the meter measured per sample, where it does, is in ``samples``.
+        meter_class: of the meter, or what its calibration leaves of it.
+    """
 
     samples: SampleBlock
     dt_s: float
     voltage_v: float
+    meter_class: MeterClass
+
+    @property
+    def trace(self) -> Trace:
+        """The same as a trace."""
+        shown = self.samples
+        return Trace(0.0, self.dt_s, self.voltage_v, shown.current_a, shown.logic, shown.lost, shown.voltage_v)
 
 
 @dataclass
@@ -126,7 +150,13 @@ def lap_s(inference: Inference) -> float:
 
 
 def run_energy(
-    dut: Dut, benchmark: Benchmark, inputs: Sequence[bytes], outcome: Outcome, meter: Meter, edge_input: int
+    dut: Dut,
+    benchmark: Benchmark,
+    inputs: Sequence[bytes],
+    outcome: Outcome,
+    meter: Meter,
+    edge_input: int,
+    correction: Correction | None = None,
 ) -> None:
     """Five windows of at least ten seconds between the two falling edges of ``infer`` on the timestamp pin.
 
@@ -134,10 +164,11 @@ def run_energy(
         dut, benchmark, inputs, outcome: as for :func:`run_performance`.
         meter: open; its clock is what counts.
         edge_input: logic input the timestamp pin is wired to.
+        correction: the lab's own calibration of the meter; None where there is none.
 
     Raises:
         WorkloadError: a window is too short, or there are not exactly two edges.
-        MeterError: the meter failed, lost samples or was saturated.
+        MeterError: the meter failed, lost samples or was saturated, or the supply left its range.
         DeviceError: the device failed.
     """
 
@@ -150,20 +181,38 @@ def run_energy(
                     hint="build its firmware for energy mode, or run --mode performance",
                 )
             samples = recorder.finish(windows=_TIMESTAMPS, quiet_s=0.0, limit_s=_EDGES_S)
-        info = meter.info
-        trace = MeteredTrace(samples, 1.0 / info.sample_rate_hz, info.voltage_v)
+        trace = metered_trace(samples, meter.info, correction)
         window = energy_window(trace, count, edge_input)
         outcome.trace = trace
         return window
 
+    # An emulated meter may not have read the edges of the device's start yet; they belong to no window.
+    with Recorder(meter, edge_input) as recorder:
+        recorder.stop()
     _run_windows(dut, benchmark, inputs, outcome, measure)
 
 
+def metered_trace(samples: SampleBlock, info: MeterInfo, correction: Correction | None) -> MeteredTrace:
+    """Samples as a meter showed them, corrected by its calibration where there is one.
+
+    Args:
+        samples: of one stream.
+        info: what the meter says after it: its class follows the ranges that were used.
+        correction: from the calibration.
+    """
+    known = class_of(info)
+    if correction is not None:
+        samples = replace(samples, current_a=corrected(samples.current_a, correction))
+        known = corrected_class(known, correction)
+    return MeteredTrace(samples, 1.0 / info.sample_rate_hz, info.voltage_v, known)
+
+
 def energy_window(trace: MeteredTrace, iterations: int, edge_input: int) -> Window:
-    """The window in a trace.
+    """The window in a trace: the sum of its samples, as the benchmark has it, and what may be wrong with that.
 
     Raises:
-        MeterError: samples were lost, where an edge may have been, or were at the end of the range.
+        MeterError: samples were lost, where an edge may have been, or were at the end of the range, or the supply was
+            measured to leave its range.
         WorkloadError: there are not exactly two falling edges.
     """
     samples = trace.samples
@@ -180,8 +229,15 @@ def energy_window(trace: MeteredTrace, iterations: int, edge_input: int) -> Wind
             hint="is the timestamp pin wired to that input, high when idle, and the firmware built for energy mode?",
         )
     begin, end = int(falls[0]), int(falls[1])
-    charge_c = float(np.sum(samples.current_a[begin:end], dtype=np.float64)) * trace.dt_s
-    return Window(iterations, (end - begin) * trace.dt_s, charge_c * trace.voltage_v)
+    whole = trace.trace
+    if reasons := reasons_of_capture(whole, CaptureFacts(nominal_v=trace.voltage_v)):
+        raise MeasurementRejected(reasons)
+    power_w = samples.current_a[begin:end].astype(np.float64)
+    power_w *= trace.voltage_v if samples.voltage_v is None else samples.voltage_v[begin:end]
+    figures = measure_windows(whole, (EdgeWindow(begin, end, 0),), 0.0, meter=trace.meter_class)
+    allowed = 0.0 if figures.limits is None else float(figures.limits.energy_j[0])
+    energy_j = float(power_w.sum()) * trace.dt_s
+    return Window(iterations, (end - begin) * trace.dt_s, energy_j, allowed, float(figures.edge_j[0]))
 
 
 # ---- windows --------------------------------------------------------------------------------------------------------

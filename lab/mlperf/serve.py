@@ -60,4 +60,4 @@ def served(entry: Entry, model: Path, benchmark: MlperfModel, mode: MlperfMode, 
         stack.callback(target.close)
         link = stack.enter_context(PtyLink(target.load(image)))
         target.release()
-        yield Served(link.path, None if meter is None else meter.port)
+        yield Served(link.path, None if meter is None else meter.address)

@@ -11,15 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
+from lab.calibrations import Usable, usable
 from lab.errors import ConfigError, LabError, StoreError, WorkloadError
+from lab.meter_config import MeterConfig
 from lab.mlperf.benchmarks import BAUD, BYTES_PER_COMMAND, WINDOWS, Benchmark, Mode
 from lab.mlperf.client import INFER_S, Dut, Identity
 from lab.mlperf.dataset import LabelledSet, read_set
 from lab.mlperf.modes import Outcome, area_under_curve, run_accuracy, run_energy, run_performance, top_1
+from lab.paths import store_dir
 from lab.power.base import Meter, MeterInfo
 from lab.provenance import checkout, lab_version
+from lab.run_records import without_host_times
 from lab.runs import status_of
 from lab.transports.serial import SerialPort
+from lab.transports.serial_ports import is_remote
 from measurements.latency import VIRTUAL, VIRTUAL_NOTE
 from measurements.record import Provenance, Record, Run, RunDetail, Source, Trace
 from measurements.statistics import make_record
@@ -43,6 +48,7 @@ class Request:
         infer_s: how long ``infer`` may take, seconds of this host.
         meter: for energy mode, not yet open.
         edge_input: the meter's logic input on the timestamp pin.
+        meter_config: as a bench file has the meter, by which its calibration is found; None where nothing says.
     """
 
     port: str
@@ -54,6 +60,7 @@ class Request:
     infer_s: float = INFER_S
     meter: Meter | None = None
     edge_input: int = 0
+    meter_config: MeterConfig | None = None
 
 
 def run(request: Request, store: Store, session_id: str) -> Run:
@@ -117,6 +124,7 @@ class _Attempt:
         self._outcome = Outcome()
         self._identity = Identity("", "", "")
         self._meter: MeterInfo | None = None
+        self._calibration = Usable(None)
 
     def measure(self) -> None:
         """Find the device and run the mode."""
@@ -125,6 +133,8 @@ class _Attempt:
             if request.meter is not None:
                 # First: a meter that is the supply switches the device on.
                 self._meter = stack.enter_context(request.meter).info
+                if request.meter_config is not None:
+                    self._calibration = usable(store_dir(), request.meter_config, self._meter)
             stream = SerialPort(request.port, request.baud or BAUD[request.mode])
             stack.callback(stream.close)
             dut = Dut(stream, bytes_per_command=BYTES_PER_COMMAND[request.mode], infer_s=request.infer_s)
@@ -149,29 +159,31 @@ class _Attempt:
             run_performance(dut, request.benchmark, inputs, outcome)
             return
         try:
-            run_energy(dut, request.benchmark, inputs, outcome, request.meter, request.edge_input)
+            run_energy(
+                dut, request.benchmark, inputs, outcome, request.meter, request.edge_input, self._calibration.correction
+            )
         finally:
             # Its uncertainty follows the ranges that were used.
             self._meter = request.meter.info
 
     def run(self) -> Run:
         """What there is so far, as a passed run."""
+        remote = is_remote(self._request.port) and not self._request.emulated
+        records, refusals = without_host_times(self._records(), remote=remote)
         return Run(
             run_id=self._run_id,
             session_id=self._session_id,
             started_ns=self._started_ns,
             status="passed",
             provenance=self._provenance(),
-            records=tuple(self._records()),
-            detail=RunDetail(notes=tuple(self._notes())),
+            records=records,
+            detail=RunDetail(notes=(*self._notes(), *refusals)),
         )
 
     def trace(self) -> Trace | None:
         """The meter's samples of the last window."""
         kept = self._outcome.trace
-        if kept is None:
-            return None
-        return Trace(0.0, kept.dt_s, kept.voltage_v, kept.samples.current_a, kept.samples.logic, kept.samples.lost)
+        return None if kept is None else kept.trace
 
     @property
     def _source(self) -> Source:
@@ -201,14 +213,29 @@ class _Attempt:
             make_record(_REGION, "throughput", "Hz", self._source, rates, note=note),
             make_record("window", "duration", "s", self._source, elapsed, note=note),
         ]
-        energies = [window.energy_j for window in windows if window.energy_j is not None]
-        if energies:
-            source: Source = "modelled" if self._meter is not None and self._meter.emulated else "hardware"
-            each = [energy / window.iterations for energy, window in zip(energies, windows, strict=True)]
-            power = [energy / window.elapsed_s for energy, window in zip(energies, windows, strict=True)]
-            records.append(make_record(_REGION, "energy", "J", source, each, alignment="marker"))
-            records.append(make_record(_REGION, "power", "W", source, power, alignment="marker"))
+        if windows[0].energy_j is not None:
+            records.append(self._energy_record("energy", "J", [float(window.iterations) for window in windows]))
+            records.append(self._energy_record("power", "W", elapsed))
         return records
+
+    def _energy_record(self, metric: str, unit: str, per: Sequence[float]) -> Record:
+        """Energy of the windows, each over its ``per``, with what the meter's class allows of the median window."""
+        windows = self._outcome.windows
+        source: Source = "modelled" if self._meter is not None and self._meter.emulated else "hardware"
+        values, class_, edge = (
+            [value / size for value, size in zip(series, per, strict=True)]
+            for series in (
+                [window.energy_j or 0.0 for window in windows],
+                [window.class_j for window in windows],
+                [window.edge_j for window in windows],
+            )
+        )
+        correction = self._calibration.correction
+        note = "" if correction is None else f"corrected by the calibration of {correction.date}"
+        return make_record(
+            _REGION, metric, unit, source, values, alignment="marker", note=note,
+            class_uncertainty=float(np.median(class_)), unsure=float(np.median(edge)),
+        )  # fmt: skip
 
     def _notes(self) -> list[str]:
         request, outcome = self._request, self._outcome
@@ -218,6 +245,8 @@ class _Attempt:
         if outcome.adaptations:
             counts = ", ".join(f"{count} ({elapsed_s:.3f} s)" for count, elapsed_s in outcome.adaptations)
             notes.append(f"counts that were too short and were raised: {counts}")
+        if self._calibration.warning:
+            notes.append(self._calibration.warning)
         if self._identity.profile:
             notes.append(f"the device's profile: {self._identity.profile}")
         return notes

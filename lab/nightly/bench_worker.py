@@ -7,18 +7,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from lab.comparison import Sizes, run_on
 from lab.devices.base import Device as Connected
 from lab.devices.connect import connected
 from lab.doctor import availability
+from lab.ending import rested
 from lab.errors import DeviceError, LabError
 from lab.inventory import Device
-from lab.lease import lease
+from lab.lease import held
 from lab.nightly.config import Cell
-from lab.runs import deploy, measure
+from lab.runs import deploy
+from lab.workloads import get
 from measurements.record import Run
 from measurements.store import Store
-
-LEASE_WAIT_S = 60.0
 
 
 class Worker(Protocol):
@@ -76,10 +77,13 @@ class BenchWorker:
 
     def measure(self, cell: Cell) -> Run:
         """See :class:`Worker`."""
+        sizes = Sizes(cell.repeats, cell.samples)
         with Store(self._store) as store, self._device(cell.device) as device:
-            deployment = deploy(cell.device, device, cell.workload, self._cache, cell.variant)
-            done = measure(deployment, store, self._session_id, repeats=cell.repeats, samples=cell.samples)
-            return done.run
+            compared = run_on(
+                cell.device, device, get(cell.workload), cell.variant, store, self._session_id, sizes, self._cache
+            )
+        compared.check()
+        return compared.method.run
 
     def runs(self, cell: Cell) -> tuple[Run, ...]:
         """See :class:`Worker`."""
@@ -95,6 +99,7 @@ class BenchWorker:
     @contextmanager
     def _device(self, entry: Device) -> Iterator[Connected]:
         with ExitStack() as stack:
-            if entry.needs_lease:
-                stack.enter_context(lease(entry.name, "lab nightly", LEASE_WAIT_S))
-            yield stack.enter_context(connected(entry, self._cache))
+            fence = stack.enter_context(held(entry, "lab nightly", priority="nightly"))
+            device = stack.enter_context(connected(entry, self._cache, fence))
+            stack.enter_context(rested(entry.name, device, fence))
+            yield device

@@ -11,8 +11,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lab.bench import Bench
+from lab.config_fields import Seconds, Secret
+from lab.config_validation import load_settings
 from lab.errors import ConfigError
-from lab.inventory import Device, Seconds, Secret, load_settings
+from lab.inventory import Device
 from lab.workloads import get
 
 _HINT = "docs/nightly.md describes every key; docs/ci/nightly.yaml is an example"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
-from lab import progress
+from lab import health, progress
 from lab.errors import (
     DeviceError,
     InfrastructureError,
@@ -21,6 +20,7 @@ from lab.errors import (
     StoreError,
     ToolMissing,
 )
+from lab.filelock import try_lock
 from lab.inventory import Device
 from lab.nightly.bench_worker import Worker
 from lab.nightly.config import Cell, Plan
@@ -34,6 +34,11 @@ RESUME_WITHIN_S = 20 * 3600.0
 
 MOST_CRASHES = 2
 """A cell in which the controller died so often is not tried again."""
+
+_HEALTH: Mapping[Verdict, health.Verdict] = {
+    "passed": "passed", "failed": "product", "infrastructure": "infrastructure",
+}  # fmt: skip
+"""What becomes of a cell says this of its device; other verdicts say nothing of it."""
 
 Clock: TypeAlias = Callable[[], float]
 Sleep: TypeAlias = Callable[[float], None]
@@ -57,13 +62,11 @@ def only_one(folder: Path) -> Iterator[None]:
             hint="point LAB_STORE at a folder you may write to",
         ) from error
     with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not try_lock(stream.fileno()):
             raise LeaseLost(
                 f"{folder}: another `lab nightly` is running with this store",
                 hint="wait for it to end, or give this one a store of its own (LAB_STORE)",
-            ) from error
+            )
         yield
 
 
@@ -143,7 +146,8 @@ class Night:
         self._sleep = sleep
         self._spent_before_s = journal.progress.spent_s
         self._began = clock()
-        self._troubles_in_a_row: dict[str, int] = {}
+        self._tonight: dict[str, list[health.Outcome]] = {}
+        self._elsewhere: set[str] = set()
 
     def run(self) -> None:
         """Do what is left. Afterwards every cell has an outcome.
@@ -171,7 +175,7 @@ class Night:
             self._journal.end(finished, self._spent_s())
             first_line = f": {outcome.message.splitlines()[0]}" if outcome.message else ""
             progress.say(f"  [{number}/{len(left)}] {cell.key}: {outcome.verdict}{first_line}")
-            self._watch(cell.device, outcome)
+            self._watch(cell, outcome)
         self._journal.close()
 
     # Health
@@ -222,11 +226,12 @@ class Night:
             return ""
         return ""
 
-    def _sick(self, device: Device, reason: str) -> None:
+    def _sick(self, device: Device, reason: str, evidence: Sequence[health.Outcome] = ()) -> None:
         """Keep a device out: until it is healed, or, for an emulator, which is a new one each time, for tonight."""
         if device.needs_lease:
             since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            set_quarantine(self._folder, device.name, Quarantine(reason, since))
+            # One line: it stands in the table of `lab devices`. The rest is in the journal.
+            set_quarantine(self._folder, device.name, Quarantine(_line(reason), since, tuple(map(str, evidence))))
             reason = f"quarantined tonight: {reason}"
         self._unwell(device, reason)
 
@@ -234,12 +239,22 @@ class Night:
         self._journal.unwell(device.name, reason)
         progress.say(f"  {device.name} is not used: {_line(reason)}")
 
-    def _watch(self, device: Device, outcome: Outcome) -> None:
-        """Count cells in a row that the bench failed; a device that goes on like this costs the others their time."""
-        count = self._troubles_in_a_row.get(device.name, 0) + 1 if outcome.verdict == "infrastructure" else 0
-        self._troubles_in_a_row[device.name] = count
-        if count == self._plan.config.quarantine_after:
-            self._sick(device, f"the bench failed {count} cells in a row; the last one: {_line(outcome.message)}")
+    def _watch(self, cell: Cell, outcome: Outcome) -> None:
+        """Judge the device by what became of its cells, as after tests: a sick one costs the others their time."""
+        device, verdict = cell.device, _HEALTH.get(outcome.verdict)
+        if verdict is None or device.name in self._journal.progress.health:
+            return
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        verdict = "elsewhere" if cell.key in self._elsewhere else verdict
+        became = health.Outcome(device.name, f"nightly {cell.key}", now, verdict, _line(outcome.message))
+        tonight = self._tonight.setdefault(device.name, [])
+        tonight.append(became)
+        if device.needs_lease:
+            health.note(self._folder, became)
+            tonight = health.outcomes(self._folder, device.name)
+        judged = health.judge(tonight, self._plan.config.quarantine_after)
+        if judged.state == "sick":
+            self._sick(device, f"{judged.reason}; the last one: {_line(outcome.message)}", judged.evidence)
 
     # Cells
 
@@ -272,6 +287,7 @@ class Night:
                 return Outcome(cell.key, "unreached", f"the night's {config.budget:.0f} s ran out in the midst of it")
             return Outcome(cell.key, "failed", str(error))
         except ToolMissing as error:
+            self._elsewhere.add(cell.key)
             return Outcome(cell.key, "infrastructure", str(error))
         except InfrastructureError as error:
             return self._bench_failed(cell, error)
@@ -286,6 +302,8 @@ class Night:
                 # Not the controller's death: only noted where there is still room for a line.
                 self._journal.retry(cell.key, _line(error.message), self._spent_s())
             raise error
+        if isinstance(error, LeaseLost):
+            self._elsewhere.add(cell.key)
         tried = len(self._journal.progress.retried.get(cell.key, ()))
         if tried >= self._plan.config.retries:
             return Outcome(cell.key, "infrastructure", str(error))

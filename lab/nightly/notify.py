@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from lab.config_fields import reveal
 from lab.errors import InfrastructureError, ToolMissing
-from lab.inventory import reveal
 from lab.nightly.config import Notify
 
 

@@ -17,19 +17,24 @@ import time
 from types import TracebackType
 from typing import Self
 
-import serial
-
 from lab.errors import ConfigError, MeterError
-from lab.power.base import MeterInfo, SampleBlock, join
+from lab.meter_config import MeterConfig, Ppk2Config
+from lab.power.base import MeterInfo, RangeUncertainty, SampleBlock, join
 from lab.power.ppk2_stream import SAMPLE_RATE_HZ, Calibration, StreamDecoder, StreamReport
+from lab.power.serial_line import SerialLine
+from lab.transports.serial_ports import first_port
 
 LOWEST_V = 0.8
 HIGHEST_V = 5.0
 LOGIC_INPUTS = 8
-SMALL_RANGES_UNCERTAINTY = 0.10
-"""Typical, ranges 0 to 3 (up to about 60 mA)."""
-LARGEST_RANGE_UNCERTAINTY = 0.15
-"""Typical, range 4."""
+RANGES = (
+    RangeUncertainty(50e-6, 0.10, 0.2e-6),
+    RangeUncertainty(500e-6, 0.10, 0.5e-6),
+    RangeUncertainty(5e-3, 0.10, 5e-6),
+    RangeUncertainty(60e-3, 0.10, 50e-6),
+    RangeUncertainty(1.0, 0.15, 1e-3),
+)
+"""Typical, from Nordic's tables: a gain error, and the resolution of the range as offset."""
 
 _GET_META_DATA = b"\x19"
 _AVERAGE_START = b"\x06"
@@ -43,7 +48,6 @@ _SOURCE_METER = b"\x02"
 _TEXT_BEGIN = b"Calibrated:"
 _TEXT_END = b"END\n"
 _ANSWER_S = 2.0
-_BLOCK_BYTES = 1 << 18
 
 
 class Ppk2:
@@ -68,7 +72,7 @@ class Ppk2:
         self._voltage_v = voltage_v
         self._source = source
         self._emulated = emulated
-        self._serial: serial.Serial | None = None
+        self._line = SerialLine(port, 115200, _ANSWER_S)
         self._calibration: Calibration | None = None
         self._decoder: StreamDecoder | None = None
         self._streaming = False
@@ -89,19 +93,13 @@ class Ppk2:
         Raises:
             MeterError: the port cannot be opened, is no PPK2, is silent, or its calibration is incomplete.
         """
-        try:
-            self._serial = serial.Serial(self._port, baudrate=115200, timeout=_ANSWER_S, exclusive=True)
-            # A client that died may have left the stream running.
-            self._serial.reset_input_buffer()
-        except (serial.SerialException, OSError) as error:
-            self.close()
-            raise MeterError(f"{self._port}: cannot be opened: {error}", hint=_open_hint(error)) from error
+        self._line.open()
         try:
             self._calibration = Calibration.parse(self._ask_calibration(), self._port)
             millivolts = round(self._voltage_v * 1000)
-            self._write(_SET_POWER_MODE + (_SOURCE_METER if self._source else _AMPERE_METER))
-            self._write(_REGULATOR_SET + millivolts.to_bytes(2, "big"))
-            self.power(True)
+            self._line.write(_SET_POWER_MODE + (_SOURCE_METER if self._source else _AMPERE_METER))
+            self._line.write(_REGULATOR_SET + millivolts.to_bytes(2, "big"))
+            self.set_output(True)
         except MeterError:
             self.close()
             raise
@@ -119,7 +117,7 @@ class Ppk2:
         state = "calibrated" if calibration.calibrated else "NOT calibrated (says the meter)"
         if calibration.replaced:
             state += f", nominal values for {', '.join(calibration.replaced)}"
-        largest = self._decoder is not None and self._decoder.report.in_range[4] > 0
+        used = [k for k, count in enumerate(self.report.in_range) if count]
         return MeterInfo(
             kind="ppk2",
             identity=f"PPK2 hardware {calibration.hardware}, {state}",
@@ -127,8 +125,9 @@ class Ppk2:
             voltage_v=self._voltage_v,
             measures_voltage=False,
             logic_inputs=LOGIC_INPUTS,
-            relative_uncertainty=LARGEST_RANGE_UNCERTAINTY if largest else SMALL_RANGES_UNCERTAINTY,
+            relative_uncertainty=RANGES[max(used, default=0)].relative,
             emulated=self._emulated,
+            ranges=RANGES,
         )
 
     @property
@@ -136,9 +135,9 @@ class Ppk2:
         """Losses, damage, saturation and ranges of the stream since :meth:`start`; zeros before it."""
         return self._decoder.report if self._decoder is not None else StreamReport()
 
-    def power(self, on: bool) -> None:
+    def set_output(self, on: bool) -> None:
         """Switch the device's supply. It stays as it is when the port is closed."""
-        self._write(_DUT_POWER + (b"\x01" if on else b"\x00"))
+        self._line.write(_DUT_POWER + (b"\x01" if on else b"\x00"))
 
     def start(self) -> None:
         """Start the stream; sample 0 is the first one after this call.
@@ -148,7 +147,7 @@ class Ppk2:
         """
         self._decoder = StreamDecoder(self._opened_calibration().currents(self._voltage_v))
         self._late = b""
-        self._write(_AVERAGE_START)
+        self._line.write(_AVERAGE_START)
         self._streaming = True
 
     def read(self, timeout_s: float) -> SampleBlock:
@@ -160,7 +159,7 @@ class Ppk2:
         if self._decoder is None:
             raise MeterError(f"{self._port}: read before start", hint="call start() first")
         data, self._late = self._late, b""
-        return self._decoder.feed(data or self._receive(timeout_s))
+        return self._decoder.feed(data or self._line.receive(timeout_s))
 
     def stop(self) -> SampleBlock:
         """Stop the stream and return the samples still on their way.
@@ -176,7 +175,7 @@ class Ppk2:
         self._streaming = False
         received = bytearray()
         try:
-            self._write(_AVERAGE_STOP + _GET_META_DATA)
+            self._line.write(_AVERAGE_STOP + _GET_META_DATA)
             end = self._receive_to_end(received)
         except MeterError:
             self._late = bytes(received)
@@ -187,7 +186,7 @@ class Ppk2:
         """Receive until the answer that follows the stream is whole; returns where it begins."""
         begin = -1
         while begin < 0 or received.find(_TEXT_END, begin) < 0:
-            data = self._receive(_ANSWER_S)
+            data = self._line.receive(_ANSWER_S)
             if not data:
                 raise MeterError(
                     f"{self._port}: the meter did not confirm the end of the stream within {_ANSWER_S:g} s",
@@ -201,18 +200,8 @@ class Ppk2:
 
     def close(self) -> None:
         """Stop the stream where it runs and close the port; safe to call twice."""
-        port, self._serial = self._serial, None
-        if port is None:
-            return
-        try:
-            if self._streaming:
-                port.write(_AVERAGE_STOP)
-        except (serial.SerialException, OSError):
-            # The meter was pulled out: nothing is left to be stopped.
-            pass
-        finally:
-            self._streaming = False
-            port.close()
+        self._line.close(_AVERAGE_STOP if self._streaming else b"")
+        self._streaming = False
 
     def _opened_calibration(self) -> Calibration:
         if self._calibration is None:
@@ -221,11 +210,11 @@ class Ppk2:
 
     def _ask_calibration(self) -> str:
         """The metadata text; whatever a stream left behind comes before it and is dropped."""
-        self._write(_AVERAGE_STOP + _GET_META_DATA)
+        self._line.write(_AVERAGE_STOP + _GET_META_DATA)
         received = bytearray()
         deadline = time.monotonic() + 5 * _ANSWER_S
         while time.monotonic() < deadline:
-            data = self._receive(_ANSWER_S)
+            data = self._line.receive(_ANSWER_S)
             received += data
             begin = received.rfind(_TEXT_BEGIN)
             if begin >= 0 and received.find(_TEXT_END, begin) >= 0:
@@ -250,41 +239,10 @@ class Ppk2:
             hint="`lab devices` lists the ports with their products",
         )
 
-    def _write(self, data: bytes) -> None:
-        try:
-            self._opened().write(data)
-        except (serial.SerialException, OSError) as error:
-            raise self._broken(error) from error
 
-    def _receive(self, timeout_s: float) -> bytes:
-        port = self._opened()
-        received = bytearray()
-        try:
-            # Setting the time-out talks to the driver; most calls repeat the last one.
-            if port.timeout != timeout_s:
-                port.timeout = timeout_s
-            received += port.read(1)
-            while received and len(received) < _BLOCK_BYTES and (waiting := port.in_waiting):
-                received += port.read(waiting)
-        except (serial.SerialException, OSError) as error:
-            raise self._broken(error) from error
-        return bytes(received)
-
-    def _opened(self) -> serial.Serial:
-        if self._serial is None:
-            raise MeterError(f"{self._port}: the meter is not open", hint="call open(), or use it in a with statement")
-        return self._serial
-
-    def _broken(self, error: OSError) -> MeterError:
-        return MeterError(
-            f"{self._port}: the meter went away: {error}", hint="check its cable and the USB hub", transient=True
-        )
-
-
-def _open_hint(error: OSError) -> str:
-    text = str(error)
-    if "Permission" in text:
-        return "add yourself to the group dialout, log in again"
-    if "lock" in text or "busy" in text:
-        return "another program has it open: the Power Profiler application, or another run"
-    return "`lab devices` lists the ports that are there"
+def make(config: MeterConfig, voltage_v: float) -> Ppk2:
+    """The PPK2 of a bench entry; see :func:`lab.power.registry.make_meter`."""
+    if not isinstance(config, Ppk2Config):
+        raise ConfigError(f"a PPK2 was asked to be a meter of kind {config.kind!r}")
+    port = first_port(config.port, config.serial_number)
+    return Ppk2(port, voltage_v=voltage_v, source=config.source, emulated=config.emulated)

@@ -149,6 +149,16 @@ class StreamReport:
     saturated: int = 0
     in_range: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures must know, in words; nothing of a stream that came whole."""
+        said = (
+            (self.corrupted, f"{self.corrupted} words came damaged and count as lost samples"),
+            (self.misaligned, f"the word boundary was lost and found again {self.misaligned} times"),
+            (self.duplicated, f"{self.duplicated} words came twice and were left out"),
+        )
+        return tuple(text for count, text in said if count)
+
 
 @dataclass
 class _Tally:

@@ -6,6 +6,8 @@ import contextlib
 import math
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -35,6 +37,7 @@ class Recorder:
         self._meter = meter
         self._marker_input = np.uint8(marker_input)
         self._blocks: list[SampleBlock] = []
+        self._samples = 0
         self._falling = 0
         self._after_last = 0
         self._level = 0
@@ -42,8 +45,11 @@ class Recorder:
         self._progress = threading.Condition()
         self._failure: MeterError | None = None
         self._thread = threading.Thread(target=self._work, name="lab-meter", daemon=True)
+        self.started_s = math.nan
+        """When the stream was started, seconds of :func:`time.monotonic`; NaN before."""
 
     def __enter__(self) -> Self:
+        self.started_s = time.monotonic()
         self._meter.start()
         self._thread.start()
         return self
@@ -58,6 +64,10 @@ class Recorder:
     ) -> SampleBlock:
         """Wait until the stream holds all marker windows and the quiet time after the last one, then stop.
 
+        The time of an emulated device stands still when its job is done. A driver that holds samples back until later
+        ones have come (:attr:`MeterInfo.held_back_s`) would never hand out the last of them, so it is stopped at once:
+        its peer then sends all up to where time stands.
+
         Args:
             windows: how many marker windows the job made.
             quiet_s: quiet time after the last window, seconds of the meter's clock.
@@ -67,15 +77,30 @@ class Recorder:
         Raises:
             MeterError: the meter failed; :meth:`samples` still has what came before.
         """
+        info = self._meter.info
+        if info.emulated and info.held_back_s:
+            return self.stop()
+        wanted = max(0, int(quiet_s * info.sample_rate_hz) - 2)
+        self._wait(lambda: self._falling >= windows and self._after_last >= wanted, stall_s, limit_s)
+        return self.stop()
+
+    @property
+    def received(self) -> int:
+        """Samples that have come so far, lost ones counted."""
+        return self._samples
+
+    def wait(self, samples: int, stall_s: float = 10.0, limit_s: float = math.inf) -> None:
+        """Wait until the stream holds so many samples; gives up as :meth:`finish` does."""
+        self._wait(lambda: self._samples >= samples, stall_s, limit_s)
+
+    def _wait(self, ready: Callable[[], bool], stall_s: float, limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
-        wanted = max(0, int(quiet_s * self._meter.info.sample_rate_hz) - 2)
         with self._progress:
-            while self._failure is None and (self._falling < windows or self._after_last < wanted):
+            while self._failure is None and not ready():
                 before = len(self._blocks)
                 left_s = deadline - time.monotonic()
                 if left_s <= 0 or (not self._progress.wait(min(stall_s, left_s)) and len(self._blocks) == before):
                     break
-        return self.stop()
 
     def stop(self) -> SampleBlock:
         """Stop the stream; all samples since the start as one block.
@@ -117,7 +142,8 @@ class Recorder:
         if not block.current_a.size:
             return
         logic = block.logic >> self._marker_input
-        self._blocks.append(SampleBlock(block.first, block.current_a, logic, block.lost, block.saturated))
+        self._blocks.append(replace(block, logic=logic))
+        self._samples += int(logic.size)
         steps = np.diff((logic & 1).astype(np.int8), prepend=np.int8(self._level))
         falls = np.flatnonzero(steps < 0)
         self._falling += int(falls.size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class ByteStream(Protocol):
@@ -18,6 +18,39 @@ class ByteStream(Protocol):
 
     def close(self) -> None:
         """Close the stream; safe to call twice."""
+
+
+@runtime_checkable
+class Reopenable(Protocol):
+    """A byte stream that can be opened anew after it broke, as when a USB device resets and comes back."""
+
+    def reopen(self, timeout_s: float) -> None:
+        """Open it again, waiting up to ``timeout_s`` for the device to be back; closes what is left of it first."""
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A byte stream with a rate, bits per second.
+
+    Attributes:
+        baud: the rate now.
+    """
+
+    baud: int
+
+    @property
+    def first_baud(self) -> int:
+        """The rate a device has after a reset."""
+
+    @property
+    def max_baud(self) -> int:
+        """Most that may be agreed on."""
+
+    def set_baud(self, baud: int) -> None:
+        """Go on at another rate, after all that was written has left."""
+
+    def limit_baud(self, baud: int) -> None:
+        """Agree on no more than this from now on."""
 
 
 class MemoryPort(Protocol):

@@ -10,8 +10,30 @@ from lab.workloads.base import Workload
 
 # One line per workload: id → module that defines WORKLOAD.
 _REGISTRY = {
+    "baffle": "lab.workloads.training.baffle",
+    "cema": "lab.workloads.adaptation.cema",
     "digits-transfer": "lab.workloads.training.digits_transfer",
+    "eco-tta": "lab.workloads.adaptation.eco_tta",
+    "early-exit": "lab.workloads.uncertainty.early_exit",
+    "gradient-filtering": "lab.workloads.training.gradient_filtering",
+    "ear": "lab.workloads.continual.ear",
+    "lean-tta": "lab.workloads.adaptation.lean_tta",
+    "layer-recovery": "lab.workloads.security.layer_recovery",
+    "lifelearner": "lab.workloads.continual.lifelearner",
+    "metacl-bench": "lab.workloads.continual.metacl_bench",
+    "lls": "lab.workloads.training.lls",
+    "od-tta": "lab.workloads.adaptation.od_tta",
+    "pockengine": "lab.workloads.training.pockengine",
+    "rep-net": "lab.workloads.training.rep_net",
+    "roofline": "lab.workloads.training.roofline",
+    "sparcl": "lab.workloads.continual.sparcl",
+    "sparse-update": "lab.workloads.training.sparse_update",
     "spoken-digits": "lab.workloads.inference.spoken_digits",
+    "tinytl": "lab.workloads.training.tinytl",
+    "tinytrain": "lab.workloads.training.tinytrain",
+    "tpsgd": "lab.workloads.training.tpsgd",
+    "ur2m": "lab.workloads.uncertainty.ur2m",
+    "yono": "lab.workloads.many_models.yono",
 }
 _MODEL_FILES = (".tflite", ".onnx")
 

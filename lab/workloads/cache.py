@@ -6,7 +6,6 @@ own CRC-32 tells damage. An operating-system lock per key lets one process produ
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,13 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from lab import progress
 from lab.errors import ConfigError
+from lab.filelock import try_lock, wait_for_lock
 
 AnyArray: TypeAlias = npt.NDArray[np.generic]
 
@@ -71,7 +71,7 @@ def obtain(folder: Path, name: str, key: str, produce: Callable[[], Entry]) -> E
         return entry
     with _unwritable_is_config_error(path):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = path.with_suffix(".lock").open("a")
+        lock = path.with_suffix(".lock").open("ab")
     with lock:
         _lock(lock, name)
         if (entry := _read(path)) is not None:
@@ -93,13 +93,11 @@ def _unwritable_is_config_error(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _lock(handle: TextIO, name: str) -> None:
+def _lock(handle: BinaryIO, name: str) -> None:
     """Lock the open file for this process alone; the system frees it when the file closes, however the process ends."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(handle.fileno()):
         with progress.step(f"waiting for another process that prepares {name}"):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            wait_for_lock(handle.fileno())
 
 
 def _read(path: Path) -> Entry | None:

@@ -21,7 +21,7 @@ from lab.compiler.model import CompiledModel, TensorSpec
 from lab.errors import WorkloadError
 from lab.events import Job
 from lab.workloads import cache as cached
-from lab.workloads.base import Dataset, Int8Array, Prepared, Score
+from lab.workloads.base import Dataset, Int8Array, Prepared, Score, TorchProgram
 from lab.workloads.fitting import Plan
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Expectation:
             WorkloadError: wrong shape or type, a byte that differs from the integer reference, or a broken bound; says
                 what was measured and what is allowed.
         """
-        self._must_equal_integer_reference(outputs)
+        must_equal(outputs, self.reference_outputs)
         agreement = self.agreement(outputs)
         if agreement < self.bounds.min_agreement:
             raise WorkloadError(
@@ -168,21 +168,26 @@ class Expectation:
             Score("logit_error", error, self.logit_error_steps(expected), "output step"),
         ]
 
-    def _must_equal_integer_reference(self, outputs: Int8Array) -> None:
-        expected = self.reference_outputs
-        if outputs.shape != expected.shape or outputs.dtype != np.int8:
-            raise WorkloadError(
-                f"the device yielded {outputs.dtype} outputs of shape {outputs.shape}; "
-                f"int8 of shape {expected.shape} is expected"
-            )
-        wrong = np.flatnonzero(np.any(outputs != expected, axis=1))
-        if len(wrong):
-            first = int(wrong[0])
-            raise WorkloadError(
-                f"{len(wrong)} of {len(outputs)} outputs differ from the integer reference, first sample {first}: "
-                f"{outputs[first].tolist()} where {expected[first].tolist()} is expected; none may differ",
-                hint="integer kernels agree to the bit everywhere: run the host build on the same sample",
-            )
+
+def must_equal(outputs: Int8Array, expected: Int8Array) -> None:
+    """Refuse a device's outputs that are not the integer reference's to the bit.
+
+    Raises:
+        WorkloadError: another shape or type, or a byte that differs; says the first sample that does.
+    """
+    if outputs.shape != expected.shape or outputs.dtype != np.int8:
+        raise WorkloadError(
+            f"the device yielded {outputs.dtype} outputs of shape {outputs.shape}; "
+            f"int8 of shape {expected.shape} is expected"
+        )
+    wrong = np.flatnonzero(np.any(outputs != expected, axis=1))
+    if len(wrong):
+        first = int(wrong[0])
+        raise WorkloadError(
+            f"{len(wrong)} of {len(outputs)} outputs differ from the integer reference, first sample {first}: "
+            f"{outputs[first].tolist()} where {expected[first].tolist()} is expected; none may differ",
+            hint="integer kernels agree to the bit everywhere: run the host build on the same sample",
+        )
 
 
 def _share(matches: npt.NDArray[np.bool_]) -> float:
@@ -233,6 +238,12 @@ def prepare(name: str, task: Task, recipe: Recipe, bounds: Bounds, cache: Path) 
         parameters=task.parameters,
         check=expectation.check,
         facts=_facts(expectation, task),
+        program=lambda: TorchProgram(
+            entry.arrays["program"].tobytes(),
+            entry.arrays["held_out"].astype(np.float32),
+            expectation.reference_logits,
+            expectation.labels,
+        ),
     )
 
 
@@ -270,7 +281,7 @@ def _produce(name: str, task: Task, recipe: Recipe) -> cached.Entry:
         import torch
 
         from lab.workloads.fitting import fit, seeded
-        from lab.workloads.networks import logits
+        from lab.workloads.networks import exported, logits
 
     with seeded(recipe.seed):
         network = task.network()
@@ -293,6 +304,8 @@ def _produce(name: str, task: Task, recipe: Recipe) -> cached.Entry:
         "labels": samples.held_out_labels,
         "logits": reference_logits,
         "outputs": outputs.reshape(len(quantised), -1),
+        "held_out": samples.held_out,
+        "program": np.frombuffer(exported(network, held_out[:1]), np.uint8),
     }
     return cached.Entry(model_to_json(model), arrays)
 

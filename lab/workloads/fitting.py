@@ -10,7 +10,7 @@ reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -59,8 +59,16 @@ def seeded(seed: int) -> Iterator[None]:
             torch.use_deterministic_algorithms(deterministic)
 
 
-def fit(network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, plan: Plan, seed: int, title: str) -> float:
-    """Train ``network`` in place by cross-entropy; call it inside :func:`seeded`.
+def fit(
+    network: nn.Module,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    plan: Plan,
+    seed: int,
+    title: str,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> float:
+    """Train ``network`` in place by cross-entropy or another loss; call it inside :func:`seeded`.
 
     Args:
         network: yields logits.
@@ -69,6 +77,7 @@ def fit(network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, plan: P
         plan: how.
         seed: orders the samples.
         title: what the progress display calls it.
+        loss: ``loss(output, target)``, the mean over a batch; cross-entropy with the plan's smoothing where ``None``.
 
     Returns:
         Mean loss of the last epoch.
@@ -85,7 +94,7 @@ def fit(network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, plan: P
     optimizer = torch.optim.AdamW(network.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
     steps = plan.epochs * batches
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.learning_rate, total_steps=steps)
-    loss_of = torch.nn.CrossEntropyLoss(label_smoothing=plan.label_smoothing)
+    loss_of = loss or torch.nn.CrossEntropyLoss(label_smoothing=plan.label_smoothing)
     network.train()
     mean_loss = 0.0
     with progress.step(title, quiet_below_s=2.0) as step:
@@ -94,12 +103,12 @@ def fit(network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, plan: P
             total = 0.0
             for number in range(batches):
                 chosen = permutation[number * plan.batch : (number + 1) * plan.batch]
-                loss = loss_of(network(inputs[chosen]), targets[chosen])
+                found = loss_of(network(inputs[chosen]), targets[chosen])
                 optimizer.zero_grad()
-                loss.backward()
+                found.backward()
                 optimizer.step()
                 schedule.step()
-                value = float(loss.detach())
+                value = float(found.detach())
                 total += value
                 step.update(epoch * batches + number + 1, steps, f"loss {value:.3f}")
             mean_loss = total / batches

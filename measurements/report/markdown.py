@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 from measurements.record import Record, Run
+from measurements.report.claim_table import claim_rows
+from measurements.report.lookup import find_record, main_region, rejected_reasons, workload_name
+from measurements.report.method_table import METHOD_COLUMNS, Unmeasured, method_rows
 from measurements.report.night import WORDS, NightCell, NightSummary
 from measurements.report.trend_chart import change_row
 from measurements.report.trends import Found, Trends
 from measurements.report.units import NO_FIGURE, quantity
-from measurements.report.view import find_record, main_region, workload_name
 
 _BREAKS = re.compile("[ \t\n\x0b\x0c\r\x1c-\x1e\x85\u2028\u2029]+")
 
@@ -20,6 +22,7 @@ LONGEST = 60_000
 
 _MARKS = {"passed": "✅", "failed": "❌", "infrastructure": "🔌", "unavailable": "⛔", "unreached": "⏳"}
 _STATUS_MARKS = {"passed": "✅", "failed": "❌", "error": "🔌", "incomplete": "⏳"}
+_CLAIM_MARKS = {"met": "✅", "broken": "❌", "told": "ℹ️", "not measured": "–"}
 _ROWS_OF_CHANGES = 40
 
 
@@ -29,6 +32,7 @@ def render_markdown(
     title: str = "Measurement report",
     trends: Trends | None = None,
     night: NightSummary | None = None,
+    unmeasured: Sequence[Unmeasured] = (),
 ) -> str:
     """Return the report as GitHub-flavoured Markdown of at most :data:`LONGEST` characters.
 
@@ -37,6 +41,7 @@ def render_markdown(
         title: heading.
         trends: histories, for what changed.
         night: the night, where the runs are one's.
+        unmeasured: methods that were to run and have no run.
     """
     known = trends or Trends()
     lines = [f"## {text(title)}", ""]
@@ -50,7 +55,9 @@ def render_markdown(
         mended = [cell for cell in night.cells if cell.verdict == "passed" and cell.retries]
         lines += _troubles("The bench, mended by a retry", mended)
         lines += _matrix(night)
+    lines += _methods(runs, unmeasured)
     lines += _figures(runs)
+    lines += _claims(runs)
     return _cut(lines)
 
 
@@ -116,7 +123,8 @@ def _figures(runs: Sequence[Run]) -> list[str]:
             (
                 f"{_STATUS_MARKS[run.status]} {text(run.provenance.device)}",
                 text(workload_name(run.provenance)),
-                *(_figure(find_record(run, metric, region)) for metric in ("accuracy", "latency", "energy")),
+                *(_figure(find_record(run, metric, region)) for metric in ("accuracy", "latency")),
+                text(rejected_reasons(run)) or _figure(find_record(run, "energy", region)),
                 *(_figure(find_record(run, metric)) for metric in ("peak_ram", "flash")),
                 text(sources),
             )
@@ -127,10 +135,33 @@ def _figures(runs: Sequence[Run]) -> list[str]:
     return ["### Figures", "", *_table(heads, rows), f"Medians with 95 % confidence intervals.{at}", ""]
 
 
+def _methods(runs: Sequence[Run], unmeasured: Sequence[Unmeasured]) -> list[str]:
+    """Methods on devices, where there are several."""
+    rows = [
+        (text(one.name), f"{_STATUS_MARKS.get(one.status, '–')} {text(one.device)}",
+         *((*map(text, one.figures), text(one.front)) if one.anchor else (text(one.task), "", "", "", "")))
+        for one in method_rows(runs, unmeasured)
+    ]  # fmt: skip
+    heads = ("Method", "Device", *METHOD_COLUMNS, "On its device's front")
+    return ["### Methods on devices", "", *_table(heads, rows)] if len(rows) > 1 else []
+
+
+def _claims(runs: Sequence[Run]) -> list[str]:
+    rows = [
+        (text(one.name), text(f"{one.claim} ({one.source})"), text(one.compared), one.paper, text(one.ours),
+         f"{_CLAIM_MARKS[one.verdict]} {one.verdict}", text(one.why))
+        for one in claim_rows(runs)
+    ]  # fmt: skip
+    heads = ("Method", "Claim", "Compared", "Paper", "Ours", "Verdict", "Why they differ")
+    return ["### Claims: the paper and ours", "", *_table(heads, rows)] if rows else []
+
+
 def _figure(record: Record | None) -> str:
     if record is None:
         return NO_FIGURE
     shown = quantity(record.median, record.unit, record.metric)
+    if record.class_uncertainty:
+        shown += f" ± {quantity(record.class_uncertainty, record.unit, record.metric)} (class)"
     if record.n < 2 or record.ci_low == record.ci_high or not math.isfinite(record.ci_high - record.ci_low):
         return shown
     below, above = record.median - record.ci_low, record.ci_high - record.median

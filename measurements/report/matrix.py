@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from measurements.record import Run
+from measurements.report.lookup import anchor_of, clock_group, find_record, main_region, workload_name
 from measurements.report.night import WORDS, NightCell, NightSummary, Verdict
 from measurements.report.trends import Trends
 from measurements.report.units import quantity
-from measurements.report.view import anchor_of, clock_group, find_record, main_region, workload_name
 
 _OF_STATUS: dict[str, Verdict] = {
     "passed": "passed", "failed": "failed", "error": "infrastructure", "incomplete": "infrastructure",

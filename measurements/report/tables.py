@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from measurements.record import Record, Run
+from measurements.report.lookup import find_record, main_region, workload_name
 from measurements.report.units import scale_for
-from measurements.report.view import find_record, main_region, workload_name
 
 _COLUMNS = (
     "session_id", "run_id", "started_ns", "status", "device", "board", "source", "workload", "variant", "region",
-    "metric", "unit", "n", "median", "ci_low", "ci_high", "p95", "p99", "first", "alignment", "lost_fraction", "clock",
-    "clock_hz", "emulator", "meter", "meter_uncertainty", "energy_model", "toolchain", "flags", "dataset",
+    "metric", "unit", "n", "median", "ci_low", "ci_high", "p95", "p99", "first", "class_uncertainty", "run_uncertainty",
+    "combined_uncertainty", "alignment", "lost_fraction", "clock", "clock_hz",
+    "emulator", "meter", "meter_uncertainty", "energy_model", "toolchain", "flags", "dataset",
     "dataset_digest", "artifact_digest", "git_commit", "git_dirty", "lab_version", "seed", "note",
 )  # fmt: skip
 _FIGURES = (
@@ -72,6 +73,10 @@ def render_latex(runs: Sequence[Run], *, title: str = "Measurements", label: str
     remarks = [f"Runs that did not pass are left out: {len(runs) - len(passed)}."] if len(runs) > len(passed) else []
     commits = ", ".join(dict.fromkeys(_commit(run) for run in passed)) or "not known"
     remarks.append(f"Median with 95 % confidence interval of the median where repeats differ. Commit {commits}.")
+    if any(record.class_uncertainty for run in passed for record in run.records):
+        remarks.append("Where two uncertainties stand, A is that of the repeats, B what the meter's class allows.")
+    if rejected := sum(bool(run.detail.rejections) for run in runs):
+        remarks.append(f"Measurements of energy that were rejected: {rejected}.")
     below = [f"\\textsuperscript{{{mark}}}~{latex(text)}" for mark, text in notes.numbered] + list(map(latex, remarks))
     lines = (
         r"\begin{table}",
@@ -121,15 +126,19 @@ def _cell(record: Record | None, divisor: float) -> str:
     if record is None or not math.isfinite(record.median):
         return ""
     value, low, high = (one / divisor for one in (record.median, record.ci_low, record.ci_high))
-    if record.n < 2 or not math.isfinite(high - low) or low == high:
+    spread = record.n >= 2 and math.isfinite(high - low) and low != high
+    by_class = record.class_uncertainty / divisor if record.class_uncertainty else 0.0
+    errors = [*((max(value - low, high - value),) if spread else ()), *((by_class,) if by_class else ())]
+    if not errors:
         return f"${_digits(value, 4)}$"
-    error = max(value - low, high - value)
     # Two digits of the error say how many of the figure mean something (Particle Data Group, Review, section 5.3).
-    decimals = max(0, 1 - math.floor(math.log10(error)))
+    decimals = max(0, 1 - math.floor(math.log10(min(errors))))
     above, below = f"{high - value:.{decimals}f}", f"{value - low:.{decimals}f}"
-    if above == below:
-        return f"${value:.{decimals}f} \\pm {above}$"
-    return f"${value:.{decimals}f}^{{+{above}}}_{{-{below}}}$"
+    runs = "" if not spread else rf" \pm {above}" if above == below else f"^{{+{above}}}_{{-{below}}}"
+    if not by_class:
+        return f"${value:.{decimals}f}{runs}$"
+    marked = f"{runs}\\,(\\mathrm{{A}})" if runs else ""
+    return rf"${value:.{decimals}f}{marked} \pm {by_class:.{decimals}f}\,(\mathrm{{B}})$"
 
 
 def _digits(value: float, digits: int) -> str:
@@ -164,6 +173,8 @@ def _provenance(run: Run) -> tuple[str, ...]:
     said = []
     if p.clock == "virtual":
         said.append(f"{p.emulator}, instruction-counted: latency is work at {p.clock_hz / 1e6:g} MHz, not time.")
+    elif p.clock == "guest":
+        said.append(f"{p.emulator}, time of its instructions: latency is work, not time on a board.")
     elif p.emulator:
         said.append(f"{p.emulator}, host time.")
     if p.meter:

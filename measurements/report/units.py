@@ -12,8 +12,9 @@ _THIN_SPACE, _FIXED_SPACE = "\u202f", "\u00a0"
 _DIGITS = 4
 _SI = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 _BINARY = ((1024.0**3, "GiB"), (1024.0**2, "MiB"), (1024.0, "KiB"), (1.0, "B"))
-_SI_UNITS = frozenset({"s", "J", "W", "A", "V", "Hz", "F", "C"})
-_COUNTS = frozenset({"cycles", "instructions", "loads", "stores", "macs", "samples", "1/inference"})
+_SI_UNITS = frozenset({"s", "J", "W", "A", "V", "Hz", "F", "C", "B/s", "FLOP", "FLOP/s"})
+_CLASSES = ("multiplies", "divides", "branches", "floats")
+_COUNTS = frozenset({"cycles", "instructions", "loads", "stores", *_CLASSES, "macs", "samples", "1/inference"})
 _RATIOS = ("accuracy", "share", "fraction", "agreement")
 _SMALLEST_PLAIN, _LARGEST_PLAIN = 1e-3, 1e15
 

@@ -41,6 +41,7 @@ def check_finite(run_id: str, records: Iterable[Record]) -> None:
     """
     for record in records:
         broken = [name for name in _FIGURES if not math.isfinite(getattr(record, name))]
+        broken += ["class_uncertainty"] if not math.isfinite(record.class_uncertainty or 0.0) else []
         broken += [f"repeat {index}" for index, value in enumerate(record.raw) if not math.isfinite(value)]
         if broken:
             raise StoreError(

@@ -14,15 +14,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from lab.errors import MeterError, StoreError
+from measurements.buckets import bucketed
 from measurements.record import Record, Run, Source, Trace
 
 # InfluxDB parses blocks in flight on separate cores; larger blocks leave one of them idle at the end.
 BLOCK_LINES = 10_000
-BUCKET_S = 1e-3
 TRACE_MEASUREMENT = "current"
 RUN_REGION = "run"
 NO_VALUE = "-"
-_SAMPLES_AT_ONCE = 2_000_000
 _FIGURES = ("n", "median", "ci_low", "ci_high", "p95", "p99", "first", "lost_fraction")
 
 
@@ -45,33 +45,29 @@ def trace_lines(run: Run, trace: Trace, source: Source) -> Iterator[str]:
     Lost samples (NaN) are left out and the energy of their bucket is that of the samples seen; a bucket without any is
     not sent. Currents have nine digits, which tell every float32 from its neighbours, energies twelve. The
     timestamps are the run's start plus the time in the trace.
+
+    Raises:
+        StoreError: a power so large that its energy cannot be added (:func:`measurements.buckets.bucketed`).
     """
-    per_bucket = max(1, round(BUCKET_S / trace.dt_s))
     line = (
         f"{_escaped(f'{TRACE_MEASUREMENT}{_tags(run, RUN_REGION, source)}')} "
         f"min=%.9g,max=%.9g,mean=%.9g,energy=%.12g,run={_escaped(_string(run.run_id))} %d"
     )
-    step = max(1, _SAMPLES_AT_ONCE // per_bucket) * per_bucket
-    for start in range(0, trace.current_a.size, step):
-        part = trace.current_a[start : start + step].astype(np.float64)
-        count = -(-part.size // per_bucket)
-        padded = np.full(count * per_bucket, np.nan)
-        padded[: part.size] = part
-        grid = padded.reshape(count, per_bucket)
-        seen = np.isfinite(grid)
-        samples = seen.sum(axis=1)
-        total = np.where(seen, grid, 0.0).sum(axis=1)
-        offsets = np.arange(start, start + count * per_bucket, per_bucket) * trace.dt_s * 1e9
-        full = samples > 0
-        columns = (
-            np.where(seen, grid, np.inf).min(axis=1)[full],
-            np.where(seen, grid, -np.inf).max(axis=1)[full],
-            total[full] / samples[full],
-            total[full] * trace.voltage_v * trace.dt_s,
-            run.started_ns + np.rint(offsets[full]).astype(np.int64),
-        )
-        for values in zip(*(column.tolist() for column in columns), strict=True):
-            yield line % values
+    try:
+        buckets = bucketed(trace)
+    except MeterError as error:
+        raise StoreError(f"run {run.run_id}: {error.message}", hint=error.hint) from error
+    full = buckets.samples > 0
+    begins = np.arange(full.size) * buckets.samples_per_bucket * trace.dt_s * 1e9
+    columns = (
+        buckets.least_a[full],
+        buckets.greatest_a[full],
+        buckets.mean_a[full],
+        buckets.energy_j[full],
+        run.started_ns + np.rint(begins[full]).astype(np.int64),
+    )
+    for values in zip(*(column.tolist() for column in columns), strict=True):
+        yield line % values
 
 
 def blocks(lines: Iterator[str]) -> Iterator[bytes]:

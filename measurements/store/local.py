@@ -8,7 +8,6 @@ place before that transaction starts: a run that names a trace has it.
 from __future__ import annotations
 
 import errno
-import fcntl
 import re
 import secrets
 import sqlite3
@@ -21,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from lab.errors import StoreError
+from lab.filelock import wait_for_lock
 from measurements.record import Run, Trace
 from measurements.store.checks import check_clock, check_finite, check_names, check_trace, check_units
 from measurements.store.faults import fail
@@ -133,7 +133,7 @@ class Store:
         if trace is not None:
             check_trace(run.run_id, trace)
             row |= {"trace": f"{run.run_id}{SUFFIX}", "trace_digest": trace_digest(trace)}
-        with self._guard(f"run {run.run_id} was not saved"), self._traces_kept(fcntl.LOCK_SH):
+        with self._guard(f"run {run.run_id} was not saved"), self._traces_kept():
             known = self._known(row)
             if known is None or (trace is not None and known.trace is None):
                 self._save(run, row, trace)
@@ -217,7 +217,7 @@ class Store:
             StoreError: not all were removed; each was removed whole or not at all.
         """
         self._must_be_writable("nothing was removed")
-        with self._guard("not all runs were removed"), self._traces_kept(fcntl.LOCK_EX):
+        with self._guard("not all runs were removed"), self._traces_kept(removing=True):
             for run_id in run_ids:
                 name = self._trace_name(run_id)
                 with self._transaction():
@@ -247,7 +247,7 @@ class Store:
             StoreError: a file could not be deleted.
         """
         self._must_be_writable("nothing was removed")
-        with self._guard("files that no run names were not all removed"), self._traces_kept(fcntl.LOCK_EX):
+        with self._guard("files that no run names were not all removed"), self._traces_kept(removing=True):
             files = self.leftovers()
             for file in files:
                 file.unlink(missing_ok=True)
@@ -558,14 +558,14 @@ class Store:
             StoreError: the store cannot be written to.
         """
         self._must_be_writable("nothing was written")
-        with self._guard("nothing was written"), self._traces_kept(fcntl.LOCK_SH):
+        with self._guard("nothing was written"), self._traces_kept():
             yield
 
     @contextmanager
-    def _traces_kept(self, kind: int) -> Iterator[None]:
-        """Shared: no file in ``traces/`` is removed meanwhile. Exclusive: no save is under way meanwhile."""
+    def _traces_kept(self, *, removing: bool = False) -> Iterator[None]:
+        """No file in ``traces/`` is removed meanwhile; with ``removing``, no save is under way meanwhile."""
         with (self.path / TRACES_LOCK).open("ab") as lock:
-            fcntl.flock(lock, kind)
+            wait_for_lock(lock.fileno(), shared=not removing)
             yield
 
     @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import sqlite3
 import tempfile
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import StoreError
+from lab.filelock import wait_for_lock
 from measurements.store.faults import Fault, fail, is_busy, is_damage
 from measurements.store.schema import SCHEMA_VERSION, migrate, version
 
@@ -85,8 +85,8 @@ def _open_for_writing(path: Path) -> sqlite3.Connection:
     (path / TRACES_LOCK).touch()  # now, so that a full disk later does not keep a save from taking it
     database = path / DATABASE
     # Making the schema and switching to WAL take locks that SQLite's busy time-out does not wait for.
-    with (path / _OPEN_LOCK).open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (path / _OPEN_LOCK).open("ab") as lock:
+        wait_for_lock(lock.fileno())
         db = connect(database.absolute().as_uri())
         try:
             _prepare(db, database)

@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from measurements.record import ArenaSchedule, Buffer, Layer, PlannedStep, Provenance, Record, Run, RunDetail
+from measurements.claims import ClaimResult
+from measurements.environment import Battery, CpuPolicy, Environment, Setting, Snapshot, ThrottleSource, Zone
+from measurements.record import ArenaSchedule, Buffer, Layer, PlannedStep, Provenance, Record, Rejection, Run, RunDetail
 
 Value: TypeAlias = str | int | float | bytes | None
 
@@ -50,6 +52,7 @@ def record_row(run_id: str, position: int, record: Record) -> dict[str, Value]:
         "alignment": record.alignment,
         "lost_fraction": _real(record.lost_fraction),
         "note": text(record.note),
+        "class_uncertainty": record.class_uncertainty,
     }
 
 
@@ -71,6 +74,7 @@ def record_from_row(row: sqlite3.Row) -> Record:
         alignment=row["alignment"],
         lost_fraction=_number(row["lost_fraction"]),
         note=row["note"],
+        class_uncertainty=row["class_uncertainty"],
     )
 
 
@@ -87,17 +91,42 @@ def run_row(run: Run) -> dict[str, Value]:
         "provenance": json.dumps(asdict(run.provenance) | {"parameters": dict(run.provenance.parameters)}),
         "detail": json.dumps(_detail_fields(run.detail), separators=(",", ":")),
     }
-    records = [list(record_row("", position, record).values()) for position, record in enumerate(run.records)]
+    records = [_content(record_row("", position, record)) for position, record in enumerate(run.records)]
     content = json.dumps([list(row.values()), records], default=bytes.hex)
     return row | {"digest": hashlib.sha256(content.encode()).hexdigest()}
+
+
+# Fields that came later are left out where they are empty: the digests of runs stored before stay what they are.
+def _content(row: dict[str, Value]) -> list[Value]:
+    return [value for name, value in row.items() if name != "class_uncertainty" or value is not None]
 
 
 def _detail_fields(detail: RunDetail) -> dict[str, object]:
     fields: dict[str, object] = asdict(detail)
     if detail.training is None:
-        # Left out where there is none: the digests of runs stored before this field existed stay what they are.
         del fields["training"]
+    else:
+        fields["training"] = asdict(detail.training) | {"steps": [_step_fields(one) for one in detail.training.steps]}
+    if not detail.rejections:
+        del fields["rejections"]
+    if not detail.meter_notes:
+        del fields["meter_notes"]
+    if detail.environment is None:
+        del fields["environment"]
+    if not detail.evidence:
+        del fields["evidence"]
+    if not detail.claims:
+        del fields["claims"]
+    if not detail.task:
+        del fields["task"]
+    if not detail.target_accuracy:
+        del fields["target_accuracy"]
     return fields
+
+
+def _step_fields(step: PlannedStep) -> dict[str, object]:
+    late = ("flop", "traffic_bytes")
+    return {name: value for name, value in asdict(step).items() if value or name not in late}
 
 
 def _schedule(fields: dict[str, Any]) -> ArenaSchedule:
@@ -105,6 +134,38 @@ def _schedule(fields: dict[str, Any]) -> ArenaSchedule:
     steps = tuple(PlannedStep(**step) for step in fields.pop("steps"))
     buffers = tuple(Buffer(**buffer) for buffer in fields.pop("buffers"))
     return ArenaSchedule(steps, buffers, **fields)
+
+
+def _environment(fields: dict[str, Any]) -> Environment:
+    """The environment in a stored detail; ``Any`` is JSON."""
+    snapshots = tuple(_snapshot(snapshot) for snapshot in fields.pop("snapshots"))
+    settings = tuple(Setting(**setting) for setting in fields.pop("settings"))
+    throttled, notes = tuple(fields.pop("throttled")), tuple(fields.pop("notes"))
+    return Environment(snapshots, settings, throttled, notes=notes, **fields)
+
+
+def _policy(fields: dict[str, Any]) -> CpuPolicy:
+    cores, residency = tuple(fields.pop("cores")), fields.pop("residency", ())
+    return CpuPolicy(cores=cores, residency=tuple((clock_hz, seconds) for clock_hz, seconds in residency), **fields)
+
+
+def _snapshot(fields: dict[str, Any]) -> Snapshot:
+    policies = tuple(_policy(policy) for policy in fields.pop("policies"))
+    zones = tuple(Zone(**zone) for zone in fields.pop("zones"))
+    throttling = tuple(
+        ThrottleSource(**source | {"now": tuple(source["now"]), "since_boot": tuple(source["since_boot"])})
+        for source in fields.pop("throttling")
+    )
+    battery = fields.pop("battery")
+    cores = tuple(fields.pop("cores_online"))
+    return Snapshot(
+        policies=policies,
+        zones=zones,
+        throttling=throttling,
+        cores_online=cores,
+        battery=None if battery is None else Battery(**battery),
+        **fields,
+    )
 
 
 def run_from_row(row: sqlite3.Row, records: tuple[Record, ...]) -> Run:
@@ -120,6 +181,12 @@ def run_from_row(row: sqlite3.Row, records: tuple[Record, ...]) -> Run:
     detail["notes"] = tuple(detail["notes"])
     if "training" in detail:
         detail["training"] = _schedule(detail["training"])
+    detail["meter_notes"] = tuple(detail.get("meter_notes", ()))
+    if "environment" in detail:
+        detail["environment"] = _environment(detail["environment"])
+    detail["evidence"] = tuple((str(where), str(text)) for where, text in detail.get("evidence", ()))
+    detail["claims"] = tuple(ClaimResult(**claim) for claim in detail.get("claims", ()))
+    detail["rejections"] = tuple(Rejection(**rejection) for rejection in detail.get("rejections", ()))
     return Run(
         run_id=row["run_id"],
         session_id=row["session_id"],

@@ -44,7 +44,11 @@ _SECOND = (
     "CREATE INDEX records_by_metric ON records (metric, unit)",
     "CREATE INDEX outbox_by_run ON outbox (run_id)",
 )
-_STEPS = (_FIRST, _SECOND)
+_THIRD = (
+    # Half-width of what the instrument's class allows at the median; NULL where there is none, and in earlier labs.
+    "ALTER TABLE records ADD COLUMN class_uncertainty REAL",
+)
+_STEPS = (_FIRST, _SECOND, _THIRD)
 SCHEMA_VERSION = len(_STEPS)
 
 

@@ -39,7 +39,8 @@ _TRACES = """CREATE VIEW traces AS
         FROM parquet_kv_metadata({files}) WHERE decode(key) IN ('t0_s', 'dt_s') GROUP BY file_name
     )
     SELECT parse_filename(filename)[:-{suffix}] AS run_id, t0_s + dt_s * file_row_number AS t_s, current_a, logic
-    FROM read_parquet({files}, filename = true, file_row_number = true) JOIN facts ON filename = file_name"""
+    FROM read_parquet({files}, filename = true, file_row_number = true, union_by_name = true)
+    JOIN facts ON filename = file_name"""
 
 
 def sql(store_path: Path | str, query: str) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from helpers.toolchain import needs_qemu
 from lab.paths import cache_dir
 from measurements.store import Store
 
-pytestmark = needs_qemu
+pytestmark = [needs_qemu, pytest.mark.timeout(900)]  # the first to need the network trains it, others wait for it
 
 
 def _lab(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,6 +51,8 @@ def test_run_measures_latency_memory_and_energy(measured: tuple[Path, str]) -> N
     assert trace is not None
     for region, metric in figures:
         assert re.search(rf"^ +{re.escape(region)} +{re.escape(metric)} ", output, re.MULTILINE)
+    assert re.search(r"^  inference +energy +38\d\.?\d* µJ .*class ±\d+\.?\d* µJ  n=5 modelled$", output, re.MULTILINE)
+    assert re.search(r"^  energy: edges ±1 sample of 10 µs.* waited awake", output, re.MULTILINE)
 
 
 def test_the_energy_of_a_run_agrees_with_power_and_time(measured: tuple[Path, str]) -> None:

@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 
 from lab.artifact import Artifact
-from lab.build import build, symbolize
+from lab.build import build
 from lab.compiler.model import CompiledModel, LayerInfo, TensorSpec
 from lab.emulators.qemu import Qemu, QemuMachine
 from lab.emulators.tcg_plugin import build_plugin
 from lab.errors import Crash, OutOfMemory
 from lab.events import Done, Event, Job, RegionEvent, ResultEvent
+from lab.postmortem.image import Image
 from lab.transports.serial import SerialPort
-from lab.wire import FrameDecoder, Session
+from lab.wire import Session
+from lab.wire_frames import FrameDecoder
 
 TINY_MODEL = Path(__file__).resolve().parents[1] / "data" / "tiny_model"
 SAMPLE_BYTES = 64
@@ -207,7 +209,7 @@ def test_a_fault_tells_where_and_the_board_restarts(image: Artifact, tmp_path: P
         with pytest.raises(Crash) as caught:
             running.run("crash")
         registers = caught.value.report.registers
-        assert symbolize(image.path, registers["pc"]).startswith("job_crash at job_test.c:")
+        assert Image(image.path).where(registers["pc"]).startswith("job_crash at job_test.c:")
         assert registers["bfar"] == 0x5FFF0000
         assert registers["cfsr"] & 1 << 15  # BFARVALID, Armv7-M ARM B3.2.15
         assert caught.value.report.region == "inference"

@@ -24,9 +24,10 @@ from helpers.toolchain import (
 )
 
 from lab.artifact import Artifact
+from lab.connection_config import SerialPort
 from lab.devices.base import Counting, Device, Identity
 from lab.devices.connect import connected
-from lab.devices.emulated_mcu import QemuTarget
+from lab.devices.emulated_mcu import EmulatedTarget, qemu_target
 from lab.devices.mcu import Mcu
 from lab.devices.wired_mcu import SerialTarget
 from lab.emulators.qemu import Qemu
@@ -77,10 +78,10 @@ def works(device: Device) -> bool:
 
 
 @contextmanager
-def emulated(board: str = "mps2-an386") -> Iterator[tuple[Mcu, QemuTarget, Artifact]]:
+def emulated(board: str = "mps2-an386") -> Iterator[tuple[Mcu, EmulatedTarget, Artifact]]:
     """An emulated device whose target the test may touch."""
     artifact = built(board)
-    target = QemuTarget(machine_of(board))
+    target = qemu_target(machine_of(board))
     device = Mcu(Identity("m", board, "emulated", "QEMU", frozenset()), target)
     try:
         device.deploy(artifact)
@@ -89,9 +90,9 @@ def emulated(board: str = "mps2-an386") -> Iterator[tuple[Mcu, QemuTarget, Artif
         device.close()
 
 
-def qemu_of(target: QemuTarget) -> Qemu:
-    qemu = target.memory
-    assert qemu is not None
+def qemu_of(target: EmulatedTarget) -> Qemu:
+    qemu = target.emulator
+    assert isinstance(qemu, Qemu)
     return qemu
 
 
@@ -170,10 +171,10 @@ def test_counts_are_a_capability(name: str) -> None:
         assert works(device), "counting has an instance of its own"
 
 
-def test_a_device_no_version_of_ours_can_drive() -> None:
+def test_a_phone_that_cannot_be_reached() -> None:
     found = entry("host")
     phone = replace(found, board=found.board.model_copy(update={"device_class": "phone"}), origin="bench.yaml:3")
-    refused = pytest.raises(ConfigError, match=r"bench.yaml:3: device 'host' is of class 'phone'")
+    refused = pytest.raises(ConfigError, match=r"bench.yaml:3: device 'host' has no way to be reached")
     with refused, connected(phone, cache_dir()):
         pass
 
@@ -238,7 +239,7 @@ def test_after_an_overflow(name: str) -> None:
 
 
 def test_recover_with_nothing_deployed() -> None:
-    target = QemuTarget(machine_of("mps2-an386"))
+    target = qemu_target(machine_of("mps2-an386"))
     device = Mcu(Identity("m", "mps2-an386", "emulated", "QEMU", frozenset()), target)
     with pytest.raises(ProtocolError, match="nothing is deployed"):
         device.recover()
@@ -249,7 +250,9 @@ def test_the_host_process_dies_and_comes_back() -> None:
         with pytest.raises(DeviceError) as error:
             list(device.run(job("crash")))
         assert isinstance(error.value, Crash)
-        assert device.recover() == "re-deploy"
+        assert str(error.value).splitlines()[0].endswith("the process took a signal in region 'inference'")
+        assert "SIGNAL SIGSEGV" in str(error.value)
+        assert device.recover() == "resync", "it has executed itself anew"
         assert works(device)
 
 
@@ -257,7 +260,7 @@ def test_the_host_process_hangs_and_comes_back() -> None:
     with deployed("host") as (device, _):
         with pytest.raises(Hang, match="'hang' sent nothing"):
             list(device.run(job("hang"), silence_s=0.2))
-        assert device.recover() == "re-deploy"
+        assert device.recover() == "restart"
         assert works(device)
 
 
@@ -283,7 +286,7 @@ def test_a_real_board_is_used_as_it_is() -> None:
     with running("mps2-an386", artifact) as (_, port, _session):
         port.close()
         identity = Identity("bench", "mps2-an386", "hardware", "", frozenset())
-        device = Mcu(identity, SerialTarget(port.name, 115200))
+        device = Mcu(identity, SerialTarget(SerialPort(port=port.name)))
         try:
             assert device.deploy(artifact).build_id == artifact.build_id
             assert works(device)
@@ -306,7 +309,7 @@ def test_a_real_board_with_another_image_names_the_file_to_flash() -> None:
     assert other.build_id != artifact.build_id
     with running("mps2-an386", artifact) as (_, port, _session):
         port.close()
-        target = SerialTarget(port.name, 115200)
+        target = SerialTarget(SerialPort(port=port.name))
         with pytest.raises(ProbeError, match=rf"runs build {artifact.build_id} \(tiny\); .*{other.build_id}") as error:
             target.load(other)
         assert str(other.path) in error.value.hint
@@ -316,7 +319,7 @@ def test_a_real_board_with_another_image_names_the_file_to_flash() -> None:
 
 def test_a_real_board_that_is_not_there() -> None:
     with pytest.raises(TransportError, match=r"socket://127\.0\.0\.1:1 cannot be opened"):
-        SerialTarget("socket://127.0.0.1:1", 115200).load(built("mps2-an386"))
+        SerialTarget(SerialPort(port="socket://127.0.0.1:1")).load(built("mps2-an386"))
 
 
 def test_the_end_of_a_job_says_what_it_took() -> None:

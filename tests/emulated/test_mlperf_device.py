@@ -11,10 +11,11 @@ import pytest
 from helpers.mlperf_client import MlperfClient
 
 from lab.artifact import Artifact
-from lab.build import build, symbolize
+from lab.build import build
 from lab.compiler.model import CompiledModel, LayerInfo, TensorSpec
 from lab.emulators.pty_link import PtyLink
 from lab.emulators.qemu import Qemu, QemuMachine
+from lab.postmortem.image import Image
 from lab.transports.serial import SerialPort
 
 TINY_MODEL = Path(__file__).resolve().parents[1] / "data" / "tiny_model"
@@ -123,7 +124,7 @@ def test_a_fault_is_told_and_the_board_starts_anew(tmp_path: Path) -> None:
         lines = client.command("infer 1 0")
         crash = next(line for line in lines if line.startswith("e-["))
         address = int(crash.partition("pc=0x")[2][:8], 16)
-        assert symbolize(image.path, address).startswith("infer at model.c:")
+        assert Image(image.path).where(address).startswith("infer at model.c:")
         assert "bfar=0x90000000" in crash
         assert [lines[-3], lines[-1]] == ["m-timestamp-mode-performance", "m-init-done"]
         assert client.command("infer 1 0") == ["e-[infer needs 64 bytes, 0 of 0 are loaded]"]

@@ -36,8 +36,8 @@ OFFSETS = np.concatenate([np.arange(8), np.zeros(56, np.int64)]).astype(np.uint8
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def cache(shared_cache: Path) -> Path:
+    return shared_cache
 
 
 @contextmanager

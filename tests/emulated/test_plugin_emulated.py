@@ -63,9 +63,9 @@ def dying(device, times):
             if number == 2 and left[0]:
                 left[0] -= 1
                 killed = True
-                os.kill(device._target._qemu.pid, signal.SIGKILL)
+                os.kill(device._target.emulator.pid, signal.SIGKILL)
         if killed:  # all of the job was on its way already
-            device._target._qemu._process.wait()
+            device._target.emulator._process.wait()
             device._target.check_alive()
     return run_and_die
 
@@ -79,8 +79,9 @@ def test_emulator_dies_twice(deploy, measure, device, monkeypatch):
     monkeypatch.setattr(device, "run", dying(device, 2))
     measure(deployment, repeats=200)
 
-def test_next_one_finds_a_working_device(deploy, measure):
+def test_next_one_finds_a_working_device(deploy, measure, record):
     measure(deploy("tiny"))
+    record("worker", worker())
 """
 
 DEVICES = ("m4f", "m7")
@@ -137,11 +138,14 @@ def test_each_device_has_a_worker_of_its_own(session: Session) -> None:
     workers = {
         device: {
             _record(session.run_of(test, device), "worker", "run").median
-            for test in ("test_within_budget", "test_over_budget")
+            for test in ("test_within_budget", "test_over_budget", "test_next_one_finds_a_working_device")
         }
         for device in DEVICES
     }
     assert sorted(workers.values(), key=min) == [{0.0}, {1.0}]
+    # By luck that may come out without groups as well.
+    for device in DEVICES:
+        assert session.case("test_within_budget", device).get("name", "").endswith(f"@{device}")
 
 
 def test_one_session_and_one_report_from_the_controller(session: Session) -> None:

@@ -20,7 +20,7 @@ from lab.errors import ConfigError, EmulatorError, MeterError
 from lab.power.base import SampleBlock
 from lab.power.ppk2 import Ppk2
 from lab.power.recorder import Recorder
-from lab.wire import encode_frame
+from lab.wire_frames import encode_frame
 
 CLOCK_HZ = 25_000_000
 DT_S = 1e-5
@@ -213,7 +213,7 @@ def test_garbage_on_the_marker_line_is_skipped_and_said(tmp_path: Path) -> None:
 
 def test_device_power_off_shows_no_current(tmp_path: Path) -> None:
     with emulated(tmp_path) as (meter, line):
-        meter.power(False)
+        meter.set_output(False)
         block = measure(meter, line, SQUARE)
     assert abs(float(np.mean(block.current_a, dtype=np.float64))) < 5e-9
 

@@ -18,7 +18,7 @@ from lab.power.base import join
 from lab.power.ppk2 import Ppk2
 from lab.power.ppk2_stream import Calibration, StreamDecoder
 from lab.power.recorder import Recorder
-from lab.wire import encode_frame
+from lab.wire_frames import encode_frame
 
 CLOCK_HZ = 25_000_000
 BOARD = EnergyModel(3.3, 20e-6, 12e-3, 0.0, "test")

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,10 +32,11 @@ from helpers.toolchain import (
 
 from lab.compiler.model import CompiledModel
 from lab.devices.base import RegionCount
-from lab.devices.emulated_mcu import QemuTarget, match_counts
+from lab.devices.emulated_mcu import match_counts, qemu_target
+from lab.emulators.probe import rsp
 from lab.emulators.qemu import Qemu
 from lab.emulators.tcg_plugin import MarkerCount
-from lab.errors import Crash, EmulatorError, Hang, OutOfMemory, ProtocolError
+from lab.errors import ConfigError, Crash, EmulatorError, Hang, OutOfMemory, ProtocolError
 from lab.events import Done, Event, Job, RegionEvent, ResultEvent
 from lab.wire import Session
 
@@ -120,7 +122,7 @@ def test_counts_repeat_exactly(board: str) -> None:
 def counted(board: str, model: CompiledModel | None = None, job: Job = JOB) -> tuple[list[RegionCount], list[int]]:
     """The plug-in's counts, and the cycles of the same passes by the runner's own clock without the plug-in."""
     artifact = built(board, model)
-    target = QemuTarget(machine_of(board), plugin=counting_plugin())
+    target = qemu_target(machine_of(board), plugin=counting_plugin())
     with running(board, artifact) as (qemu, _, session):
         cycles = [event.cycles for event in run(session, job, qemu) if isinstance(event, RegionEvent)]
     return target.count(artifact, job), cycles
@@ -213,7 +215,7 @@ def test_marks_that_do_not_match_the_events() -> None:
 
 def test_counting_needs_the_plugin() -> None:
     with pytest.raises(EmulatorError, match="plug-in was not built"):
-        QemuTarget(machine_of(BOARD)).count(built(BOARD), JOB)
+        qemu_target(machine_of(BOARD)).count(built(BOARD), JOB)
     refused = pytest.raises(EmulatorError, match="without the counting")
     with running(BOARD, built(BOARD)) as (qemu, _, _session), refused:
         qemu.counts()
@@ -330,10 +332,16 @@ def test_memory_is_checked() -> None:
     with running(BOARD, built(BOARD)) as (qemu, _, _session):
         qemu.write_memory(spec.shared_address + 5, b"abc")
         assert qemu.read_memory(spec.shared_address + 4, 5) == b"\0abc\0"
-        for address, size in ((spec.shared_address - 1, 2), (spec.shared_address + spec.shared_bytes - 1, 2), (0, 1)):
-            with pytest.raises(EmulatorError, match="not all in shared memory"):
-                qemu.write_memory(address, bytes(size))
-    with pytest.raises(EmulatorError, match="shares no memory"):
+        end = spec.shared_address + spec.shared_bytes
+        for address, size in ((spec.shared_address - 1, 2), (end - 1, 2), (0x5FFF0000, 1)):
+            with pytest.raises(EmulatorError):
+                qemu.write_memory(address, b"\xaa" * size)
+        with pytest.raises(EmulatorError):
+            qemu.read_memory(0x5FFF0000, 1)
+        word = qemu.read_memory(0, 4)
+        qemu.write_memory(0, word[::-1])
+        assert qemu.read_memory(0, 4) == word[::-1], "flash can be written, too"
+    with pytest.raises(EmulatorError, match="not started"):
         qemu.read_memory(spec.shared_address, 1)
 
 
@@ -432,3 +440,79 @@ def test_kill_9_of_the_owner_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     private.rmdir()
 
 
+
+
+# ---- faults -------------------------------------------------------------------------------------------------------
+
+
+def test_faults_need_a_machine() -> None:
+    qemu = Qemu(machine_of(BOARD), built(BOARD).path)
+    spec = machine_of(BOARD)
+    for inject in (qemu.raise_nmi, qemu.bite_watchdog, qemu.freeze_clock, lambda: qemu.flip_bit(0, 0)):
+        with pytest.raises(EmulatorError, match="not running"):
+            inject()
+    qemu.power_cut()
+    bare = Qemu(replace(spec, nmi_path="", watchdog=None, stop_clock=()), built(BOARD).path)
+    for inject in (bare.raise_nmi, bare.bite_watchdog, bare.freeze_clock):
+        with pytest.raises(ConfigError, match="allowed: flip-flash, flip-ram, power-cut"):
+            inject()
+
+
+def test_a_held_machine_stays_held_through_faults() -> None:
+    artifact = built(BOARD)
+    with Qemu(machine_of(BOARD), artifact.path) as qemu:
+        first = qemu.read_memory(0, 8)
+        before = qemu.registers()["pc"]
+        for _ in range(2):
+            qemu.flip_bit(4, 7)
+            assert qemu.registers()["pc"] == before
+        qemu.freeze_clock()
+        assert qemu.registers()["pc"] == before
+        assert qemu.read_memory(0, 8) == first
+        port = qemu.open_serial()
+        qemu.release()
+        hello = Session(port, board_is_alive=qemu.check_alive).open(20.0, ask=False)
+        assert hello.build_id == artifact.build_id
+        port.close()
+
+
+def test_faults_share_the_debug_ports_of_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = built(BOARD)
+    with Qemu(machine_of(BOARD), artifact.path, debug=True) as qemu:
+        port = qemu.open_serial()
+        qemu.release()
+        session = Session(port, board_is_alive=qemu.check_alive)
+        session.open(20.0, ask=False)
+        word = qemu.read_memory(0x1000, 4)
+        qemu.flip_bit(0x1000, 0)
+        assert qemu.read_memory(0x1000, 4) == bytes([word[0] ^ 1]) + word[1:]
+        qemu.flip_bit(0x1000, 0)
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(qemu.folder / "gdb"))
+            # A debugger that connects stops the machine, once QEMU has seen it.
+            while "running" in qemu._running().execute("human-monitor-command", **{"command-line": "info status"}):
+                time.sleep(0.01)
+            monkeypatch.setattr(rsp, "_TIMEOUT_S", 0.2)
+            with pytest.raises(EmulatorError, match="is a probe in use"):
+                qemu.flip_bit(0x1000, 0)
+        # That left it stopped.
+        qemu.release()
+        session.open(20.0)
+        qemu.raise_nmi()
+        with pytest.raises(Crash, match="NMI"):
+            list(session.run(Job("clock", b"", 1000, repeats=100_000)))
+        port.close()
+
+
+def test_power_comes_back_with_empty_ram() -> None:
+    with Qemu(machine_of(BOARD), built(BOARD).path) as qemu:
+        place = machine_of(BOARD).shared_address
+        qemu.write_memory(place, b"kept")
+        qemu.power_cut()
+        qemu.power_cut()
+        with pytest.raises(EmulatorError, match="no power: its supply was cut") as error:
+            qemu.check_alive()
+        assert error.value.transient
+        qemu.start()
+        assert qemu.read_memory(place, 4) == bytes(4)
+        qemu.check_alive()

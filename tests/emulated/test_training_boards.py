@@ -24,11 +24,14 @@ from helpers.trained import (
 
 from lab import runs
 from lab.artifact import Artifact
+from lab.attempt import METERED_SAMPLES
 from lab.build import build
+from lab.deployment import Deployment
 from lab.devices.base import Counting, Device
 from lab.devices.connect import connected
 from lab.errors import ProtocolError, WorkloadError
 from lab.events import Job, RegionEvent, ResultEvent
+from lab.metered import EnergyPlan
 from lab.paths import cache_dir
 from lab.training import FORWARD, Checkpoint, checkpoint, restore, train, training_job
 from measurements.store import Store
@@ -136,7 +139,7 @@ def test_a_measurement_has_time_energy_memory_and_losses(name: str, tmp_path: Pa
     with connected(found, cache_dir()) as device, Store(tmp_path / "store") as store:
         artifact = built(found.board.kind)
         hello = device.deploy(artifact)
-        deployment = runs.Deployment(found, device, "trained", "", trained_workload(), artifact, hello)
+        deployment = Deployment(found, device, "trained", "", trained_workload(), artifact, hello)
         measurement = runs.measure(deployment, store, "session")
         clock_hz = hello.clock_hz
     assert measurement.median("weight_error", "run") < 1e-5
@@ -144,7 +147,7 @@ def test_a_measurement_has_time_energy_memory_and_losses(name: str, tmp_path: Pa
     for region in (*REGIONS, "inference"):
         energy = measurement.record("energy", region)
         assert (energy.source, energy.alignment) == ("modelled", "marker")
-        assert energy.n == (runs.METERED_SAMPLES if region != "inference" else 8)
+        assert energy.n == (METERED_SAMPLES if region != "inference" else 8)
         latency = measurement.median("latency", region)
         assert measurement.median("instructions", region) == pytest.approx(latency * clock_hz)
         peak_w = measurement.median("power.peak", region)
@@ -158,3 +161,30 @@ def test_a_measurement_has_time_energy_memory_and_losses(name: str, tmp_path: Pa
         assert value == measurement.median("instructions", region) / macs[region]
     assert measurement.record("instructions", "train.layer/03 sgd").n == 1
     assert measurement.trace is not None
+
+
+def test_training_is_measured_in_windows_of_many_steps_where_a_plan_asks_for_them(tmp_path: Path) -> None:
+    found = entry("m4f")
+    model = found.board.energy_model
+    assert model is not None
+    with connected(found, cache_dir()) as device, Store(tmp_path / "store") as store:
+        artifact = built(found.board.kind)
+        hello = device.deploy(artifact)
+        deployment = Deployment(found, device, "trained", "", trained_workload(), artifact, hello)
+        measurement = runs.measure(deployment, store, "session", energy=EnergyPlan(0.01, 0.05, max_windows=7))
+    power_w = (model.active_current_a - model.idle_current_a) * found.meter_voltage_v
+    for region in (STEP, FORWARD, "inference"):
+        net = measurement.record("energy.net", region)
+        assert net.n == 7
+        # Pass by pass a region costs its marks and its edges; in a window passes follow each other at once.
+        assert net.median == pytest.approx(measurement.median("latency", region) * power_w, rel=0.02)
+        assert "median of 7 windows of" in net.note
+    # What cannot be repeated by itself is measured as before.
+    assert measurement.record("energy.net", "train.backward").n == METERED_SAMPLES
+    # What settles behind a pulse is missing from it: three times a step by its parts, once a window of steps.
+    apart = sum(measurement.median("energy.net", region) for region in REGIONS if region != FORWARD)
+    apart += measurement.median("latency", FORWARD) * power_w
+    missing = measurement.median("energy.net", STEP) - apart
+    assert 0 < missing < 2 * power_w * model.settle_s
+    # The device is left with what the training of the workload has learnt, whatever was measured since.
+    assert measurement.median("weight_error", "run") < 1e-5

@@ -47,10 +47,11 @@ class StateStruct(ctypes.Structure):
 @cache
 def kernel_library(header_file: str) -> ctypes.CDLL:
     """The file of a header's kernels and what it needs, with undefined behaviour trapped."""
-    folder = Path(tempfile.mkdtemp(prefix="lab_kernel_"))
     sources = needed_sources([f'#include "{header_file}"'])
-    build_shared_library(sources, folder / "kernel.so", flags=("-O2", *TRAP_UNDEFINED, "-lm"))
-    return ctypes.CDLL(str(folder / "kernel.so"))
+    with tempfile.TemporaryDirectory(prefix="lab_kernel_") as folder:
+        library = Path(folder) / "kernel.so"
+        build_shared_library(sources, library, flags=("-O2", *TRAP_UNDEFINED))
+        return ctypes.CDLL(str(library))
 
 
 @cache

@@ -139,6 +139,7 @@ class ScriptedMeter:
         edges: samples at which the pin falls, from the number and seconds of the window.
         current_a: current in the window.
         lost, saturated: in every block.
+        voltage_v: what it measures per sample; None where it measures none.
     """
 
     edges: Callable[[int, float], list[int]] = lambda number, seconds: [500, 500 + round(1000 * seconds)]
@@ -146,13 +147,15 @@ class ScriptedMeter:
     lost: int = 0
     saturated: int = 0
     emulated: bool = False
+    voltage_v: float | None = None
     starts: int = 0
     _next: SampleBlock | None = None
     _ready: threading.Event = field(default_factory=threading.Event)
 
     @property
     def info(self) -> MeterInfo:
-        return MeterInfo("scripted", "7", 1000.0, 3.0, False, 8, 0.1, self.emulated)
+        measures = self.voltage_v is not None
+        return MeterInfo("scripted", "7", 1000.0, 3.0, measures, 8, 0.1, self.emulated, voltage_uncertainty=0.01)
 
     def __enter__(self) -> Self:
         return self
@@ -176,7 +179,8 @@ class ScriptedMeter:
             logic[edge : edge + 2] = 0
         current = np.full(count, self.current_a / 10, np.float32)
         current[500:-500] = self.current_a
-        self._next = SampleBlock(0, current, logic, self.lost, self.saturated)
+        measured = None if self.voltage_v is None else np.full(count, self.voltage_v, np.float32)
+        self._next = SampleBlock(0, current, logic, self.lost, self.saturated, measured)
         self._ready.set()
 
     def read(self, timeout_s: float) -> SampleBlock:

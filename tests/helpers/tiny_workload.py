@@ -14,7 +14,7 @@ import lab.workloads
 from lab.compiler.model import BufferPlan, CompiledModel, LayerInfo, TensorSpec
 from lab.errors import ConfigError, WorkloadError
 from lab.events import Job
-from lab.workloads.base import Dataset, Int8Array, Prepared, Score
+from lab.workloads.base import Claim, Dataset, DeviceClass, Int8Array, Prepared, Score
 
 NAME = "tiny"
 SAMPLES = 8
@@ -36,18 +36,24 @@ def expected(inputs: Int8Array) -> Int8Array:
 
 def model() -> CompiledModel:
     """The hand-written model as the compiler would yield it."""
-    sources = {path.name: path.read_text() for path in sorted(_MODEL.iterdir())}
+    sources = {path.name: path.read_text(encoding="utf-8") for path in sorted(_MODEL.iterdir())}
     spec = TensorSpec((SIZE,), 1.0, 0)
     layers = tuple(LayerInfo(name, name, SIZE, SIZE, (SIZE,), (SIZE,)) for name in ("xor", "offset"))
     digest = sha256("".join(sources.values()).encode()).hexdigest()
     return CompiledModel(NAME, sources, spec, spec, layers, (BufferPlan("xor", 0, SIZE, 0, 1),), 96, SIZE, digest)
 
 
-class _Tiny:
+class Tiny:
+    """See the module."""
+
     id = NAME
     title = "Exclusive or and offset"
     family = "inference"
     systems: tuple[str, ...] = ()
+    classes: tuple[DeviceClass, ...] = ("mcu", "linux", "phone", "host")
+    baselines: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    missing: str = ""
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Random bytes with a fixed seed."""
@@ -71,4 +77,4 @@ class _Tiny:
         )
 
 
-WORKLOAD = _Tiny()
+WORKLOAD = Tiny()

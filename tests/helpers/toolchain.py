@@ -14,6 +14,7 @@ from lab.artifact import Artifact
 from lab.build import build
 from lab.compiler.model import CompiledModel, TensorSpec
 from lab.emulators.qemu import Qemu, QemuMachine
+from lab.emulators.qemu import machine_of as machine_in
 from lab.emulators.tcg_plugin import QEMU, build_plugin
 from lab.errors import ConfigError
 from lab.inventory import Board, Device, load_bench, load_board
@@ -84,16 +85,9 @@ def board_kind(board: str) -> Board:
 
 def machine_of(board: str) -> QemuMachine:
     """The machine that emulates that board."""
-    emulator = board_kind(board).emulator
-    assert emulator is not None
-    assert emulator.shared_memory is not None
-    return QemuMachine(
-        emulator.machine,
-        emulator.icount_shift,
-        emulator.shared_memory.address,
-        emulator.shared_memory.bytes,
-        emulator.marker_address or 0,
-    )
+    section = board_kind(board).qemu
+    assert section is not None
+    return machine_in(section)
 
 
 @contextmanager

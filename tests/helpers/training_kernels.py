@@ -28,7 +28,7 @@ _KINDS: Mapping[str, type[ctypes.c_int32] | type[ctypes.c_float] | type[ctypes.c
     "*": ctypes.c_void_p,
 }
 _OWN = re.compile(
-    r"lab_(q_|dequantize|f32_(matmul|conv2d|depthwise|channel|tile|sink|product|gather|weight_taps|axpy|zeros))"
+    r"lab_(q_|(de)?quantize|f32_(matmul|conv2d|depthwise|channel|tile|sink|product|gather|weight_taps|axpy|zeros))"
 )
 
 

@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 import lab.workloads
 from lab.bench import Bench
 from lab.cli import main
-from lab.console import split
+from lab.heard import split
+from lab.inventory import Device as Entry
 from lab.paths import config_dir
-from lab.wire import Message, encode_frame
+from lab.wire_frames import encode_frame
+from lab.wire_messages import Message
+from lab.workloads.base import Workload
 from measurements.store import Store
 
 BENCH = [device.name for device in Bench.load(config_dir() / "emulated.yaml").devices]
@@ -83,7 +86,41 @@ def test_a_wrong_bench_is_one_message(tmp_path: Path, command: tuple[str, ...]) 
 def test_workloads_lists_ids_with_titles() -> None:
     result = call("workloads")
     assert result.exit_code == 0
-    assert [line.split()[0] for line in result.output.splitlines()] == ["ID", *sorted(lab.workloads._REGISTRY)]
+    table, _, lacking = result.output.partition("\n\n")
+    rows = [line.split() for line in table.splitlines()]
+    assert [row[0] for row in rows] == ["ID", *sorted(lab.workloads._REGISTRY)]
+    partial = {one.id for one in lab.workloads.all_workloads() if one.missing}
+    assert {row[0] for row in rows if "partial" in row} == partial
+    assert {line.split(" lacks ")[0] for line in lacking.splitlines()} == partial
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("methods", "trainin"), "no method of a family 'trainin' has claims"),
+        (("methods", "training", "--only", "sparse-updat"), "training has no method 'sparse-updat'"),
+        (("methods", "training", "--device", "m99"), "m99"),
+    ],
+)
+def test_methods_that_there_are_not_are_named(command: tuple[str, ...], told: str) -> None:
+    result = call(*command)
+    assert result.exit_code == 1
+    assert told in result.output
+
+
+def test_a_method_is_left_out_of_devices_of_other_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def run_everywhere(cells: list[tuple[Entry, Workload]], *_: object, **__: object) -> int:
+        asked.extend((entry.name, method.id) for entry, method in cells)
+        return 0
+
+    monkeypatch.setattr("lab.commands.running.run_everywhere", run_everywhere)
+    monkeypatch.setattr("lab.workloads.training.sparse_update.SparseUpdate.classes", ("mcu", "linux"))
+    result = call("methods", "training", "--device", "m4f,host", "--only", "sparse-update,tinytl")
+    assert result.exit_code == 0
+    assert asked == [("m4f", "sparse-update"), ("m4f", "tinytl"), ("host", "tinytl")]
+    assert "host: left out: sparse-update runs on devices of class mcu, linux" in result.output
 
 
 def test_doctor_fails_and_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +130,8 @@ def test_doctor_fails_and_says_what_to_install(tmp_path: Path, monkeypatch: pyte
     lines = result.output.splitlines()
     place = next(number for number, line in enumerate(lines) if "QEMU for Arm" in line)
     assert lines[place].split()[0] == "MISSING"
-    assert lines[place + 1].strip() == "-> apt-get install qemu-system-arm"
+    remedy = lines[place + 1].strip()
+    assert remedy.startswith("-> apt-get install qemu-system-arm, or pip install 'hil-lab[emulate-pip]'")
 
 
 def test_doctor_passes_where_nothing_needed_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +182,15 @@ def test_wrong_usage_has_status_2(option: str) -> None:
     assert call("run", "spoken-digits", option).exit_code == 2
 
 
+@pytest.mark.usefixtures("tiny")
+def test_a_device_without_a_meter_gives_no_energy(private_lab: Path) -> None:
+    done = call("run", "tiny", "--device", "host", "--energy", "1")
+    assert done.exit_code == 1
+    assert done.output == "host: skipped: it has no meter, and --energy asks for energy\n"
+    assert not list(private_lab.glob("store/traces/*"))
+
+
+@pytest.mark.usefixtures("no_tools_of_pip")
 def test_run_without_tools_says_why_it_skips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     result = call("run", "spoken-digits", "--device", "m4f")

@@ -71,6 +71,22 @@ def test_equals_definition_on_noise_in_silence(seed: int) -> None:
     np.testing.assert_allclose(got[0], _mfcc_by_definition(clip), atol=5e-3)
 
 
+def test_padded_frames_are_those_of_a_clip_with_zeros_on_both_sides_and_rates_share_the_definition() -> None:
+    clip = np.random.default_rng(3).standard_normal(8000).astype(np.float32)
+    centred = mfcc.mfcc(clip[np.newaxis], mfcc.Framing(padded=True))[0]
+    assert centred.shape == (51, 10)
+    np.testing.assert_allclose(centred[1:-1], mfcc.mfcc(clip[np.newaxis])[0], atol=1e-4)
+    first = np.zeros(8000)
+    first[160:320] = clip[:160]
+    np.testing.assert_allclose(centred[0], _mfcc_by_definition(first)[0], atol=5e-3)
+    fast = mfcc.Framing(rate_hz=16_000, padded=True)
+    assert (fast.window_samples, fast.hop_samples, fast.fft_samples, fast.frames) == (640, 320, 1024, 51)
+    assert mfcc.mel_filters(fast).shape == (513, 40)
+    band = np.argmax(mfcc.mel_filters(fast)[3000 * 1024 // 16_000])
+    edges = np.linspace(_mel(20.0), _mel(8000.0), 42)
+    assert abs(_mel(3000.0) - edges[band + 1]) <= edges[1] - edges[0]
+
+
 @pytest.mark.parametrize("frequency_hz", [125.0, 1000.0, 3210.0])
 def test_equals_definition_on_tones(frequency_hz: float) -> None:
     clip = _tone(frequency_hz)

@@ -43,3 +43,5 @@ def test_the_fuzzer_reaches_whole_jobs(tmp_path: Path) -> None:
     assert {"job_infer", "infer_profiled", "blob_adopt", "blob_put", "memory_arena_guard_intact"} <= covered
     assert {"forward", "backward", "update", "step_profiled", "job_parameters", "job_forget"} <= covered
     assert {"sample_at", "message_text", "job_restore", "read_u32"} <= covered
+    assert {"session_window", "job_window", "refuse_loss", "port_doze"} <= covered
+    assert {"set_baud", "job_filter", "entropy_filter_takes", "softmax_entropy"} <= covered

@@ -17,11 +17,15 @@ from cobs import cobs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lab.runtime_files import needed_sources
+
 ROOT = Path(__file__).resolve().parents[2]
 FIRMWARE = ROOT / "firmware"
 TINY_MODEL = ROOT / "tests" / "data" / "tiny_model"
 RUNNER = FIRMWARE / "runner"
 MTU = 1024
+# What the build gives runners that are processes: nothing is lost in a pipe.
+HOSTED_MTU, HOSTED_CREDITS = 32000, 6
 SAMPLE_BYTES = 64
 # The thread sanitizer needs the larger one.
 STACK_BYTES = (512 * 1024, 2 * 1024 * 1024)
@@ -346,7 +350,9 @@ class Runner:
 def runner_elf(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runner")
     options = {"LAB_BOARD": "host", "LAB_MODEL_DIR": TINY_MODEL, "LAB_BUILD_ID": "00112233445566ff"}
-    options |= {"LAB_TEST_JOBS": "ON", "LAB_SANITIZE": request.param}
+    options |= {"LAB_TEST_JOBS": "ON", "LAB_PEAKS": "ON", "LAB_SANITIZE": request.param}
+    texts = [path.read_text() for root in (FIRMWARE / "runner", TINY_MODEL) for path in root.glob("*.[ch]")]
+    options["LAB_RUNTIME_SOURCES"] = ";".join(map(str, needed_sources(texts)))
     configure = ["cmake", "-G", "Ninja", "-S", FIRMWARE, "-B", folder, *(f"-D{k}={v}" for k, v in options.items())]
     subprocess.run([str(part) for part in configure], check=True, capture_output=True)
     subprocess.run(["ninja", "-C", str(folder)], check=True, capture_output=True)
@@ -381,8 +387,8 @@ def test_the_device_says_hello_by_itself_with_all_that_the_specification_lists(r
     hello = runner.next()
     runner.close()
     assert hello == {
-        "t": "hello", "s": 0, "v": 1, "b": "00112233445566ff", "d": "host", "k": "monotonic", "h": 10**9, "u": MTU,
-        "cr": 1, "ba": 0, "bs": hello["bs"], "ar": 96, "st": hello["st"], "mo": "tiny",
+        "t": "hello", "s": 0, "v": 1, "b": "00112233445566ff", "d": "host", "k": "monotonic", "h": 10**9,
+        "u": HOSTED_MTU, "cr": HOSTED_CREDITS, "ba": 0, "bs": hello["bs"], "ar": 96, "st": hello["st"], "mo": "tiny",
     }  # fmt: skip
     assert 15 * 2**20 < int(str(hello["bs"])) < 16 * 2**20
     assert hello["st"] in STACK_BYTES
@@ -428,6 +434,31 @@ def test_infer_reports_every_pass_every_result_and_the_end(runner: Runner) -> No
     assert (done["n"], done["x"], done["a"]) == (12, 3, SAMPLE_BYTES)
     assert 0 < int(str(done["y"])) < max(STACK_BYTES)
     assert int(str(done["c"])) >= 2 * 50_000  # two quiet times of 50 µs, in ns
+
+
+def test_peaks_reports_windows_of_equal_passes_of_both_loops_and_what_a_pass_does(runner: Runner) -> None:
+    runner.send(run(1, "peaks", n="", c=0, w=0, r=3, least=20))
+    assert runner.next() == {"t": "ack", "a": 1}
+    *received, done = runner.until("done", "error")
+    assert done["t"] == "done", done
+    windows = [message for message in received if message["t"] == "event"]
+    assert [(one["r"], one["i"]) for one in windows] == [
+        (region, index) for region in ("peak.copy", "peak.multiply_add") for index in range(3)
+    ]
+    passes = {str(one["r"]): one["c"] for one in windows}
+    assert all(one["c"] == passes[str(one["r"])] and int(str(one["b"])) <= int(str(one["e"])) for one in windows)
+    metrics = {message["n"]: message["v"] for message in received if message["t"] == "metric"}
+    # Of the 96 bytes of the arena half, in blocks of 32, is read and written.
+    assert metrics["peak.copy/bytes"] == 2 * 32
+    assert float(str(metrics["peak.multiply_add/flop"])) % (256 * 16) == 0
+
+
+@pytest.mark.parametrize("wrong", [{"r": 0}, {"r": 1, "least": 1_000_001}])
+def test_peaks_refuses_no_window_and_one_too_long(runner: Runner, wrong: dict[str, int]) -> None:
+    runner.send(run(1, "peaks", n="", c=0, w=0, **wrong))
+    assert runner.next() == {"t": "ack", "a": 1}
+    (error,) = runner.until("done", "error")
+    assert (error["c"], error["p"]) == ("input", "peaks")
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

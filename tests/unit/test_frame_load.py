@@ -50,6 +50,7 @@ def test_one_row_per_record_with_run_provenance_and_figures(tmp_path: Path) -> N
 
 def test_every_figure_of_every_record_is_there(tmp_path: Path) -> None:
     record = make_record("inference", "latency", "s", "hardware", [0.1, 0.3], alignment="marker", lost_fraction=0.01)
+    record = replace(record, class_uncertainty=0.002)
     with Store(tmp_path) as store:
         store.save(make_run(1, records=(record,)))
     row = measurements.load(tmp_path).iloc[0]

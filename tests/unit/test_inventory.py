@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.config_fields import reveal
 from lab.errors import ConfigError
-from lab.inventory import Board, board_files, json_schema, load_bench, load_board, reveal
+from lab.inventory import Board, board_files, json_schema, load_bench, load_board
 from lab.paths import config_dir, default_config, project_root
 
 _HARDWARE = """\
@@ -75,7 +76,7 @@ def test_the_emulated_bench() -> None:
 def test_the_example_bench_and_every_board_file_are_valid() -> None:
     example = load_bench(config_dir() / "bench.example.yaml")
     assert example.devices["nucleo"].needs_lease
-    assert example.devices["nucleo"].board.firmware_board is None
+    assert example.devices["nucleo"].board.firmware_board == "nucleo-f446re"
     for kind, path in board_files(config_dir()).items():
         assert load_board(path).kind == kind
 
@@ -146,7 +147,7 @@ def test_a_secret_in_plain_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         ("serial_number: C4DF0A1B2C3D, ", "", ["exactly one of serial_number and port"]),
         ("[desk]", "desk", ["devices.nucleo.tags", "found 'desk'"]),
         ("[desk]", "[1]", ["devices.nucleo.tags", "found 1"]),
-        ("[desk]", "[]\n    emulated: true", ["board 'nucleo-f446re' has no emulator"]),
+        ("board: nucleo-f446re", "board: host\n    emulated: true", ["board 'host' has no emulator"]),
         ("serial: {by_id: 066BFF343633464257254156, baud: 921600}", "swd: {unique_id: A}", ["needs serial:", "swd"]),
         ("serial_number: C4DF0A1B2C3D", "emulated: true", ["meter.emulated", "is used as hardware here"]),
         ("tags: [desk]", "tags: [desk]\n    tags: [shelf]", ["8:5", "'tags' stands twice", "first on line 7"]),
@@ -273,9 +274,9 @@ def test_board_files_agree_with_the_firmware(kind: str) -> None:
     board = load_board(config_dir() / "boards" / f"{kind}.yaml")
     header = (project_root() / "firmware" / "boards" / kind / "board.h").read_text()
     defined = {name: int(value, 0) for name, value in re.findall(r"#define (\w+) (0x[0-9a-fA-F]+|\d+)u\b", header)}
-    assert board.emulator is not None
-    assert board.emulator.marker_address == defined["BOARD_MARKER"]
+    assert board.qemu is not None
+    assert board.qemu.marker_address == defined["BOARD_MARKER"]
     assert board.clock_hz == defined["BOARD_CLOCK_HZ"]
-    assert board.emulator.shared_memory is not None
-    assert board.emulator.shared_memory.address == defined["BOARD_BLOB_ADDRESS"]
-    assert board.emulator.shared_memory.bytes >= defined["BOARD_BLOB_BYTES"]
+    assert board.qemu.shared_memory is not None
+    assert board.qemu.shared_memory.address == defined["BOARD_BLOB_ADDRESS"]
+    assert board.qemu.shared_memory.bytes >= defined["BOARD_BLOB_BYTES"]

@@ -31,6 +31,7 @@ from lab.compiler.operators.linear import Linear
 from lab.compiler.operators.max_pool2d import MaxPool2d
 from lab.compiler.operators.pad import Pad
 from lab.compiler.operators.rescale import QuantizedRescale
+from lab.compiler.operators.sample_norm import QuantizedSampleNorm
 from lab.compiler.operators.softmax import QuantizedSoftmax
 from lab.compiler.quantized import Affine, QuantizedOperator
 from lab.errors import CompileError
@@ -353,3 +354,29 @@ def test_softmax(library: ctypes.CDLL, depth: int, scale: float, seed: int, in_p
 def test_softmax_of_a_scale_without_arithmetic_is_refused() -> None:
     with pytest.raises(CompileError, match="softmax of an input scale"):
         QuantizedSoftmax.of(1.0, 1e-9)
+
+
+@given(height=SIZES, width=SIZES, channels=CHANNELS, spread=st.integers(0, 127), seed=SEEDS, in_place=st.booleans())
+@EXAMPLES
+def test_sample_norm(
+    library: ctypes.CDLL, height: int, width: int, channels: int, spread: int, seed: int, in_place: bool
+) -> None:
+    """Any constants that the descriptor may hold, to the bit: those of a network leave most of their range alone."""
+    rng = np.random.default_rng(seed)
+    variance = (2.0 ** rng.uniform(0, 30, channels)).astype(np.int32)
+    operator = QuantizedSampleNorm(
+        mean=rng.integers(-(2**20), 2**20, channels).astype(np.int32),
+        variance=variance,
+        floor=np.minimum(variance + rng.integers(0, 2**20, channels), 2**30 - 1).astype(np.int32),
+        distance=(2.0 ** rng.uniform(0, 30, channels)).astype(np.int32),
+        multiplier=rng.integers(-(2**31) + 1, 2**31, channels).astype(np.int32),
+        shift=rng.integers(0, 32, channels).astype(np.int8),
+        offset=rng.integers(-(2**30), 2**30, channels).astype(np.int32),
+        share=int(rng.integers(0, 2**31)),
+        balance=int(rng.integers(0, 2**31)),
+        bounds=(-100, 120),
+    )
+    centre = int(rng.integers(-128, 128))
+    values = np.clip(centre + rng.integers(-spread, spread + 1, (height, width, channels)), -128, 127).astype(np.int8)
+    found = run_kernel(library, operator, [values.copy()], in_place=in_place)
+    np.testing.assert_array_equal(found, reference(operator, [values]))

@@ -1,4 +1,4 @@
-"""int8 training kernels on vectors: biases, and int8 to real values."""
+"""int8 training kernels on vectors: biases, int8 to real values, and back."""
 
 from __future__ import annotations
 
@@ -92,3 +92,23 @@ def test_integers_become_real_values(kernels: Kernels, seed: int, count: int, ze
     # One product of exact numbers, rounded once.
     expected = ((values.astype(np.float64) - zero_point) * np.float64(scale)).astype(np.float32)
     np.testing.assert_array_equal(found, expected)
+
+
+@EXAMPLES
+@given(seed=SEEDS, count=st.integers(1, 100), zero_point=st.integers(-128, 127), size=st.sampled_from([1.0, 1e3, 1e30]))
+def test_real_values_become_integers(kernels: Kernels, seed: int, count: int, zero_point: int, size: float) -> None:
+    """Halves go to the even neighbour: scales are powers of two, so that there are some."""
+    generator = np.random.default_rng(seed)
+    scale = 2.0 ** int(generator.integers(-8, 4))
+    values = (generator.integers(-600, 600, count) * 0.25 * scale * size).astype(np.float32)
+    found = np.zeros(count, np.int8)
+    kernels.call("lab_quantize", {"count": count, "zero_point": zero_point, "scale": scale}, values, found)
+    expected = np.clip(np.rint(values.astype(np.float64) / scale) + zero_point, -128, 127)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_what_is_no_number_saturates(kernels: Kernels) -> None:
+    found = np.zeros(3, np.int8)
+    values = np.array([np.nan, np.inf, -np.inf], np.float32)
+    kernels.call("lab_quantize", {"count": 3, "zero_point": 5, "scale": 0.5}, values, found)
+    assert found.tolist() == [-128, 127, -128]

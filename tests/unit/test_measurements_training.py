@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from lab.errors import MeterError, ProtocolError, WorkloadError
 from lab.events import RegionEvent
 from measurements.record import Record, Trace
+from measurements.statistics import make_record
 from measurements.training import (
     REGIONS,
     STEP,
@@ -20,6 +22,7 @@ from measurements.training import (
     training_energy_records,
     training_latency_records,
     unbroken,
+    whole_training,
 )
 
 CLOCK_HZ = 1e6
@@ -135,3 +138,23 @@ def test_the_loss_curve_is_a_record() -> None:
     assert (record.region, record.metric, record.unit, record.raw) == (STEP, "loss", "1", (3.0, 2.0, 1.5))
     with pytest.raises(WorkloadError, match=r"train\.step: loss"):
         loss_record([1.0, float("nan")], "emulated")
+
+
+def test_the_whole_training_is_so_many_times_the_median_step() -> None:
+    step = [make_record(STEP, "latency", "s", "emulated", [0.1, 0.2, 0.3]),
+            replace(make_record(STEP, "energy", "J", "modelled", [2.0]), class_uncertainty=0.25)]  # fmt: skip
+    other = [make_record("train.forward", "latency", "s", "emulated", [9.0])]
+    found = {one.metric: one for one in whole_training([*other, *step], 40, 0.5, 10)}
+    assert {name: one.median for name, one in found.items()} == pytest.approx(
+        {"training_time": 8.0, "training_energy": 80.0, "time_to_accuracy": 2.0}
+    )
+    assert found["training_energy"].class_uncertainty == 10.0
+    assert (found["training_energy"].source, found["training_time"].source) == ("modelled", "emulated")
+    assert "10 steps to 50%" in found["time_to_accuracy"].note
+
+
+def test_an_accuracy_that_is_never_reached_or_not_asked_for_takes_no_time() -> None:
+    step = [make_record(STEP, "latency", "s", "emulated", [0.1])]
+    for target, reached in ((0.5, None), (0.0, 10)):
+        assert [one.metric for one in whole_training(step, 40, target, reached)] == ["training_time"]
+    assert whole_training([], 40) == ()

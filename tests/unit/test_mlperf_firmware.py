@@ -98,8 +98,8 @@ def running(cache: Path, model: MlperfModel, mode: MlperfMode = "performance") -
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def cache(shared_cache: Path) -> Path:
+    return shared_cache
 
 
 # ---- the protocol, command by command -------------------------------------------------------------------------------

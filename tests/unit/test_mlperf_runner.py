@@ -14,17 +14,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab import progress
+from lab.calibrations import Calibration, save
 from lab.cli import main
 from lab.errors import ConfigError, Crash, DeviceError, Hang, LabError, MeterError, ProtocolError, WorkloadError
+from lab.meter_config import MeterConfig, Ppk2Config
 from lab.mlperf import modes
 from lab.mlperf.benchmarks import WINDOW_S, WINDOWS, benchmark
 from lab.mlperf.client import Dut
+from lab.mlperf.command import _print
 from lab.mlperf.dataset import read_set
 from lab.mlperf.modes import Outcome, area_under_curve, longer_count, run_accuracy, run_energy, run_performance, top_1
 from lab.mlperf.session import Request, run
 from lab.runs import status_of
 from measurements.record import Run
+from measurements.rejection import MeasurementRejected
 from measurements.store import Store
+from measurements.uncertainty import RangeCorrection
 
 KWS = benchmark("kws01")
 AD = benchmark("ad01")
@@ -362,7 +367,8 @@ def test_energy_between_the_two_edges() -> None:
     energies = [window.energy_j for window in outcome.windows]
     assert energies == pytest.approx([3.0 * 0.01 * 10.5] * WINDOWS, rel=1e-6)
     assert outcome.trace is not None
-    assert meter.starts == WINDOWS + 1
+    # One to find the count, and one thrown away before it.
+    assert meter.starts == WINDOWS + 2
 
 
 def _late(number: int, seconds: float) -> list[int]:
@@ -401,6 +407,30 @@ def test_firmware_in_performance_mode_is_refused() -> None:
         energy(meter, scripted)
 
 
+def test_a_measured_voltage_is_what_counts() -> None:
+    meter = ScriptedMeter(voltage_v=2.9)
+    outcome = energy(meter, metered(meter))
+    energies = [window.energy_j for window in outcome.windows]
+    assert energies == pytest.approx([2.9 * 0.01 * 10.5] * WINDOWS, rel=1e-6)
+    assert outcome.trace is not None
+    assert outcome.trace.trace.measured_v is not None
+
+
+def test_a_supply_that_left_its_range_is_no_measurement() -> None:
+    meter = ScriptedMeter(voltage_v=2.8)
+    with pytest.raises(MeasurementRejected, match=r"2\.8 to 2\.8 V; 2\.85 to 3\.15 V are allowed"):
+        energy(meter, metered(meter))
+
+
+def test_the_class_of_the_meter_and_the_samples_at_the_edges_are_known() -> None:
+    """10 % of the current, 1 % of the voltage, 50 ppm of the clock; half a sample of 10 mA at either edge."""
+    meter = ScriptedMeter()
+    (window, *_) = energy(meter, metered(meter)).windows
+    assert window.energy_j is not None
+    assert window.class_j == pytest.approx((0.1 + 0.01 + 50e-6) * window.energy_j, rel=1e-3)
+    assert window.edge_j == pytest.approx(3.0 * 0.01 * 1e-3, rel=0.1)
+
+
 # ---- the store and the command line ---------------------------------------------------------------------------------
 
 
@@ -428,6 +458,8 @@ def test_a_valid_run_is_stored_with_its_medians(tmp_path: Path) -> None:
     assert {record.n for record in one.records} == {5}
     assert one.provenance.device == "scripted"
     assert one.provenance.clock == "device"
+    # The device's own timestamps are as good through a network; nothing was timed by this computer.
+    assert "reached through a network: nothing here was timed by this computer's clock" in one.detail.notes
 
 
 def test_what_the_user_calls_emulated_is_stored_as_emulated(tmp_path: Path) -> None:
@@ -436,6 +468,7 @@ def test_what_the_user_calls_emulated_is_stored_as_emulated(tmp_path: Path) -> N
     assert {record.source for record in one.records} == {"emulated"}
     assert all("not comparable with hardware" in record.note for record in one.records)
     assert one.provenance.clock == "virtual"
+    assert not any("network" in note for note in one.detail.notes)
 
 
 def test_energy_reaches_the_store(tmp_path: Path) -> None:
@@ -448,6 +481,68 @@ def test_energy_reaches_the_store(tmp_path: Path) -> None:
     assert {record.source for record in one.records if record.metric in {"energy", "power"}} == {"modelled"}
     assert trace is not None
     assert set(trace.logic.tolist()) == {0, 1}
+
+
+def calibrated(folder: Path, identity: str = "7") -> MeterConfig:
+    """A meter whose calibration says that it shows a tenth too little, to 0.1 %."""
+    config = Ppk2Config(kind="ppk2", port="/dev/serial/by-id/usb-ppk2")
+    ranges = (RangeCorrection(1.0, 1.1, 0.0, 0.001, 0.0),)
+    save(folder, config, Calibration(identity, "2026-11-01T10:00:00+00:00", ranges, ()))
+    return config
+
+
+def test_the_labs_own_calibration_is_applied_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_STORE", str(tmp_path))
+    meter, config = ScriptedMeter(), calibrated(tmp_path)
+    with Served(metered(meter)) as served, Store(tmp_path) as store:
+        request = Request(served.url, KWS, "energy", meter=meter, edge_input=7, meter_config=config)
+        one = run(request, store, "s")
+        trace = store.trace(one.run_id)
+    record = next(record for record in one.records if record.metric == "energy")
+    assert record.median == pytest.approx(1.1 * 3.0 * 0.01 * 0.1)
+    assert "corrected by the calibration of 2026-11-01" in record.note
+    assert record.class_uncertainty == pytest.approx((0.001 + 0.01 + 50e-6) * record.median, rel=1e-2)
+    assert record.combined_uncertainty is not None
+    assert trace is not None
+    assert float(trace.current_a.max()) == pytest.approx(0.011)
+
+
+def test_what_the_command_line_says_of_energy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    meter = ScriptedMeter()
+    with Served(metered(meter)) as served, Store(tmp_path) as store:
+        _print(run(Request(served.url, KWS, "energy", meter=meter, edge_input=7), store, "s"))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if " energy " in line and "median" in line]
+    assert "median 3 mJ ±330" in line
+    assert "meter ±330" in line
+    assert "runs ±" in line
+
+
+def test_a_calibration_of_another_meter_is_not_used_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_STORE", str(tmp_path))
+    meter, config = ScriptedMeter(), calibrated(tmp_path, identity="8")
+    with Served(metered(meter)) as served, Store(tmp_path) as store:
+        one = run(Request(served.url, KWS, "energy", meter=meter, edge_input=7, meter_config=config), store, "s")
+    assert value(one, "inference", "energy") == pytest.approx(3.0 * 0.01 * 0.1)
+    assert any("the calibration of 2026-11-01 is not used" in note for note in one.detail.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--meter-port", "/dev/x", "--meter-of", "m4f"], "both name a meter"),
+        (["--meter-of", "m4f"], "has no meter of its own"),
+        (["--meter-of", "nobody"], "has no meter of its own"),
+        ([], "energy mode needs a meter"),
+    ],
+)
+def test_a_meter_that_cannot_be_used_is_refused(
+    options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_STORE", str(tmp_path))
+    arguments = ["mlperf", "run", "--port", "/dev/none", "--model", "kws01", "--mode", "energy", *options]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1
+    assert message in done.output
 
 
 @pytest.mark.parametrize(

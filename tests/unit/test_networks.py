@@ -19,6 +19,7 @@ from lab.workloads.networks import (
     mcunet_5fps,
     mlp,
     mobilenet_v2,
+    proxylessnas_mobile,
     proxylessnas_w03,
     resnet18,
 )
@@ -129,6 +130,16 @@ def test_layers_of_the_published_tables() -> None:
     assert convolutions(mobilenet_v2()) == 51
     assert convolutions(proxylessnas_w03()) == 60
     assert convolutions(digits_mb()) == 13
+
+
+def test_proxylessnas_mobile_is_the_published_checkpoints() -> None:
+    """Its parameters with batch norm are 4,080,512 (repository osmr/imgclsmob), its cost is told as 320 M MACs."""
+    network = proxylessnas_mobile()
+    assert parameters(network) == 4_080_512
+    assert convolutions(network) == 61
+    assert {module.eps for module in network.modules() if isinstance(module, nn.BatchNorm2d)} == {1e-3}
+    assert round(macs(folded(network.eval()), torch.zeros(1, 3, 224, 224)) / 1e6) == 320
+    assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
 
 
 def test_mobilenet_channels() -> None:

@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 from pydantic import SecretStr
 
 from lab.cli import main
+from lab.config_validation import load_settings
 from lab.errors import ConfigError, InfrastructureError, ToolMissing
-from lab.inventory import load_settings
 from lab.nightly.config import MatrixEntry, NightlyConfig, Notify, load_plan
 from lab.nightly.notify import notify
 from lab.paths import config_dir, project_root

@@ -16,7 +16,7 @@ from helpers.scripted_bench import ScriptedBench, devices, plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab import progress
+from lab import health, progress
 from lab.durable import Json
 from lab.errors import (
     CompileError,
@@ -233,7 +233,41 @@ def test_a_device_that_fails_cell_after_cell_is_taken_out(tmp_path: Path) -> Non
     what = plan(cells(tmp_path, "left/a", "left/b", "left/c", "left/d", "right/a"), retries=0, quarantine_after=2)
     outcomes = night(tmp_path, bench, what)
     assert list(verdicts(outcomes).values()) == ["passed", "infrastructure", "infrastructure", "unavailable", "passed"]
-    assert "2 cells in a row" in quarantined(tmp_path)["left"].reason
+    kept_out = quarantined(tmp_path)["left"]
+    assert kept_out.reason == "failed 2 times in a row, under 2 tests; the last one: port gone"
+    assert [line.partition(" ")[2] for line in kept_out.evidence] == [
+        "nightly left/b: infrastructure: port gone", "nightly left/c: infrastructure: port gone",
+    ]  # fmt: skip
+    assert [one.verdict for one in health.outcomes(tmp_path, "left")] == ["passed", "infrastructure", "infrastructure"]
+
+
+def test_what_failed_in_tests_by_day_counts_at_night_until_somebody_heals_the_device(tmp_path: Path) -> None:
+    gone = TransportError("port gone")
+    what = plan(cells(tmp_path, "left/a", "left/b"), retries=0, quarantine_after=2)
+    health.note(tmp_path, health.outcome_of("left", "test_by_day", gone))
+    outcomes = night(tmp_path, ScriptedBench(script={"left/a": [gone]}), what)
+    assert list(verdicts(outcomes).values()) == ["infrastructure", "unavailable"]
+    set_quarantine(tmp_path, "left", None)
+    health.note(tmp_path, health.healed("left"))
+    outcomes = night(tmp_path, ScriptedBench(script={"left/a": [gone]}), what)
+    assert list(verdicts(outcomes).values()) == ["infrastructure", "passed"]
+
+
+def test_a_device_that_people_take_away_is_not_sick(tmp_path: Path) -> None:
+    taken: list[BaseException | None] = [LeaseLost("held by ann")]
+    what = plan(cells(tmp_path, "left/a", "left/b", "left/c"), retries=0, quarantine_after=2)
+    outcomes = night(tmp_path, ScriptedBench(script={"left/a": taken[:], "left/b": taken[:]}), what)
+    assert list(verdicts(outcomes).values()) == ["infrastructure", "infrastructure", "passed"]
+    assert quarantined(tmp_path) == {}
+
+
+def test_an_emulator_that_fails_cell_after_cell_is_left_out_tonight(tmp_path: Path) -> None:
+    dead: list[BaseException | None] = [EmulatorError("died")]
+    what = plan(cells(tmp_path, "m4f/a", "m4f/b", "m4f/c"), retries=0, quarantine_after=2)
+    outcomes = night(tmp_path, ScriptedBench(script={"m4f/a": dead[:], "m4f/b": dead[:]}), what)
+    assert list(verdicts(outcomes).values()) == ["infrastructure", "infrastructure", "unavailable"]
+    assert quarantined(tmp_path) == {}
+    assert health.outcomes(tmp_path, "m4f") == []
 
 
 def test_what_the_product_does_wrong_again_and_again_takes_no_device_out(tmp_path: Path) -> None:

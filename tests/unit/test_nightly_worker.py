@@ -12,6 +12,7 @@ from helpers.night_runs import PROVENANCE, counted, night, save
 from helpers.scripted_bench import devices
 
 from lab.errors import CompileError, DeviceError, Hang, LeaseLost, TransportError
+from lab.fence import Fence
 from lab.inventory import Device as Entry
 from lab.lease import holder, lease
 from lab.nightly import bench_worker
@@ -47,8 +48,11 @@ def device(private_lab: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedDevice
     scripted = ScriptedDevice()
 
     @contextmanager
-    def connected(entry: Entry, cache: Path) -> Iterator[ScriptedDevice]:
+    def connected(entry: Entry, cache: Path, fence: Fence | None) -> Iterator[ScriptedDevice]:
         scripted.calls.append(f"connect {entry.name}")
+        newest = holder(entry.name)
+        mine = newest.token if newest is not None and entry.needs_lease else None
+        assert (None if fence is None else fence.token) == mine, "the device is told of the lease"
         yield scripted
         scripted.calls.append("close")
 
@@ -57,7 +61,7 @@ def device(private_lab: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedDevice
 
     monkeypatch.setattr(bench_worker, "connected", connected)
     monkeypatch.setattr(bench_worker, "deploy", deploy)
-    monkeypatch.setattr(bench_worker, "LEASE_WAIT_S", 0.0)
+    monkeypatch.setattr("lab.lease.WAIT_S", 0.0)
     return scripted
 
 

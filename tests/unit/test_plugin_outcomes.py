@@ -28,7 +28,7 @@ tiny_workload.register()
 # One session for all outcomes: a session costs a second, a test milliseconds.
 _OUTCOMES = """
 import pytest
-from lab.errors import ConfigError, Crash, TransportError, WorkloadError
+from lab.errors import ConfigError, Crash, MeterError, TransportError, WorkloadError
 
 @pytest.mark.budget(latency="1 s", peak_ram="64 MiB", flash="64 MiB")
 def test_good(deploy, measure):
@@ -77,6 +77,25 @@ def test_over_budget(deploy, measure):
 def test_budget_without_measurement(deploy, measure):
     measure(deploy("tiny"))
 
+@pytest.fixture
+def saturated(monkeypatch):
+    from lab.attempt import Attempt
+    from measurements.rejection import rejected
+
+    def measure_power(attempt, job):
+        attempt._rejected = rejected("saturation", "3 of 1000 samples lie at the end of the meter's highest range")
+
+    monkeypatch.setattr(Attempt, "_run_metered", measure_power)
+
+@pytest.mark.budget(energy="1 mJ")
+def test_energy_rejected(deploy, measure, saturated):
+    measure(deploy("tiny"), samples=2)
+
+@pytest.mark.budget(energy="1 mJ")
+def test_energy_rejected_and_swallowed(deploy, measure, saturated):
+    with pytest.raises(MeterError, match="saturation"):
+        measure(deploy("tiny"), samples=2)
+
 @pytest.mark.budget(latency="1 ns")
 class TestClass:
     @pytest.mark.budget(latency="1 s")
@@ -87,11 +106,29 @@ class TestClass:
     def test_budget_of_the_class_counts_too(self, deploy, measure):
         measure(deploy("tiny"), samples=2)
 
+def claim(monkeypatch, least):
+    # The workload claims that its flash is so many times its RAM.
+    from helpers import tiny_workload
+    from lab.workloads.base import Claim
+
+    made = Claim("S001", "is large", "table 1", "flash", "", "factor", 1.0, "it is tiny", at_least=least,
+                 against=("peak_ram", "run"))
+    monkeypatch.setattr(tiny_workload.WORKLOAD, "claims", (made,))
+
+def test_claim_holds(compare, record, monkeypatch):
+    claim(monkeypatch, 0.0)
+    assert compare("tiny", rounds=2).claims[0].rounds == 2
+    record("after_claims", 1.0)
+
+def test_claim_is_broken(compare, monkeypatch):
+    claim(monkeypatch, 1e9)
+    compare("tiny")
+
 def test_bench_breaks_elsewhere():
     raise TransportError("not on a device of ours")
 """
 
-_ERRORS = {"test_bench_breaks"}
+_ERRORS = {"test_bench_breaks", "test_energy_rejected"}
 _FAILURES = {
     "test_own_figure_twice",
     "test_own_figure_of_nothing",
@@ -102,10 +139,12 @@ _FAILURES = {
     "test_unknown_variant",
     "test_over_budget",
     "test_budget_without_measurement",
+    "test_energy_rejected_and_swallowed",
     "test_budget_of_the_class_counts_too",
     "test_bench_breaks_elsewhere",
+    "test_claim_is_broken",
 }
-_PASSES = {"test_good", "test_own_figure", "test_nearer_budget_counts"}
+_PASSES = {"test_good", "test_own_figure", "test_nearer_budget_counts", "test_claim_holds"}
 
 
 @dataclass(frozen=True)
@@ -188,13 +227,14 @@ def test_a_failure_of_the_bench_is_an_error_with_its_way_out(outcomes: Session) 
     [
         ("test_device_breaks", "hard fault at main"),
         ("test_refused_by_the_workload", "accuracy 0.1 is below its floor of 0.9"),
-        ("test_unknown_workload", "there is no workload 'tinny'; there are: digits-transfer, spoken-digits, tiny"),
+        ("test_unknown_workload", "there is no workload 'tinny'; there are: baffle, cema, digits-transfer, "),
         ("test_unknown_variant", "tiny has no variant 'huge'"),
         ("test_own_figure_twice", "record('temperature'): this run already has one in region 'run'"),
         ("test_own_figure_of_nothing", "record('temperature'): nothing was measured yet"),
         ("test_budget_without_measurement", "the budget limits energy, but this test measured none"),
         ("test_budget_without_measurement", "ask for a metered device"),
         ("test_over_budget", "over budget:"),
+        ("test_claim_is_broken", "it must be at least 1e+09× (the paper: 1×)"),
     ],
 )
 def test_failures_say_what_was_found(outcomes: Session, test: str, told: str) -> None:
@@ -228,7 +268,7 @@ def test_junit_carries_the_figures_as_properties(outcomes: Session) -> None:
     for record in run.records:
         assert float(properties[f"host.{record.metric}[{record.region}] {record.unit}"]) == record.median
         assert properties[f"host.{record.metric}[{record.region}].source"] == record.source
-    assert {record.metric for record in run.records} >= {"latency", "cycles", "peak_ram", "flash", "accuracy"}
+    assert {record.metric for record in run.records} >= {"latency", "peak_ram", "flash", "accuracy"}
 
 
 @pytest.mark.parametrize("test", ["test_fails_after_measuring", "test_bench_breaks", "test_over_budget"])
@@ -249,6 +289,8 @@ def test_junit_carries_the_figures_of_tests_that_fail(outcomes: Session, test: s
         ("test_refused_by_the_workload", "failed", "accuracy 0.1 is below"),
         ("test_over_budget", "failed", "over budget"),
         ("test_budget_without_measurement", "failed", "measured none"),
+        ("test_claim_is_broken", "failed", "a claim does not hold"),
+        ("test_energy_rejected", "error", "energy is rejected (saturation)"),
     ],
 )
 def test_the_store_knows_how_the_test_ended(outcomes: Session, test: str, status: str, told: str) -> None:

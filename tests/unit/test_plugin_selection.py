@@ -324,7 +324,7 @@ def bare_path(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Pat
     return folder
 
 
-@pytest.mark.usefixtures("bare_path")
+@pytest.mark.usefixtures("bare_path", "no_tools_of_pip")
 def test_without_an_emulator_tests_skip_with_the_packages_to_install(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_a(device): pass")
     result = pytester.runpytest_inprocess("-rs")

@@ -27,6 +27,7 @@ from measurements.regression import (
     moved_layers,
     relative_change,
 )
+from measurements.statistics import make_record
 
 KEY = SeriesKey("m4f", "kws", "", "inference", "instructions", "emulated", "mps2-an386", "gcc 12.2")
 
@@ -201,7 +202,8 @@ def _row(number: int, unit: str) -> pd.DataFrame:
     fields = ("device", "board", "clock", "emulator", "workload", "variant", "toolchain", "git_commit", "git_dirty")
     row: dict[str, object] = {name: getattr(run.provenance, name) for name in fields}
     record = run.records[0]
-    row |= {name: getattr(record, name) for name in ("region", "metric", "unit", "source", "n", "raw", "median")}
+    named = ("region", "metric", "unit", "source", "n", "raw", "median", "ci_low")
+    row |= {name: getattr(record, name) for name in named}
     row |= {"run_id": run.run_id, "session_id": run.session_id, "status": run.status}
     row["started"] = pd.Timestamp(run.started_ns, unit="ns", tz="UTC")
     return pd.DataFrame([row])
@@ -254,3 +256,30 @@ def test_relative_change_keeps_the_sign_of_the_difference() -> None:
 def test_provenance_of_the_key_is_that_of_the_run(tmp_path: Path) -> None:
     (found,) = loaded(tmp_path, [night(0, counted([1.0, 2.0]))])
     assert found.key == replace(KEY, emulator=PROVENANCE.emulator, repeats=2, unit="instructions")
+
+
+def test_a_step_that_the_place_of_a_meters_samples_may_have_made_is_no_change(tmp_path: Path) -> None:
+    """Windows of few samples: the code of night 15 lets the samples fall otherwise. Twice as much is a change."""
+    generator = np.random.default_rng(2)
+
+    def stored(step: float, unsure: float) -> History:
+        runs = [
+            night(
+                number,
+                make_record(
+                    "inference", "energy.net", "J", "hardware",
+                    list((1e-6 if number < 15 else 1e-6 * step) * (1 + 1e-3 * generator.standard_normal(7))),
+                    unsure=unsure,
+                ),
+                provenance=HARDWARE,
+            )
+            for number in range(25)
+        ]  # fmt: skip
+        (found,) = loaded(tmp_path / f"{step}-{unsure}", runs)
+        return found
+
+    assert [change.index for change in detect(stored(1.047, 0.0))] == [15]
+    short = stored(1.047, 0.05e-6)
+    assert short.unsure == pytest.approx([0.05e-6] * 25)
+    assert detect(short) == ()
+    assert [change.index for change in detect(stored(1.2, 0.05e-6))] == [15]

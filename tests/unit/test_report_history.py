@@ -25,6 +25,7 @@ from measurements.report.pareto import Candidate, front, pareto_views
 from measurements.report.trend_chart import change_row, percent, trend_chart, trend_view
 from measurements.report.trends import Trends, find_trends
 from measurements.report.zoom import NOTHING, zoom
+from measurements.statistics import make_record
 
 STEPPED = Made("m4f", steps=((20, 1.05),), outliers=(5, 11))
 NOISY = Made("rack-1", "nucleo-f446re", steps=((21, 0.9),))
@@ -176,6 +177,28 @@ def test_kinds_of_clock_and_data_sets_are_never_compared() -> None:
     assert [row.name.partition(" ")[0] for row in hardware.rows] == ["r1", "r2"]
     assert [panel.title for panel in emulated.panels] == ["Latency", "Energy", "Peak RAM"]
     assert pareto_views(runs[:1]) == ()
+
+
+def test_training_is_compared_by_its_own_costs_and_never_with_inference() -> None:
+    """Of three methods, one is the best of all, one never gets there, and one is cheaper in memory."""
+
+    def trained(name: str, accuracy: float, energy_j: float, reached_s: float | None) -> Run:
+        run = run_of(Made(name, accuracy=accuracy), 1)
+        figures = [make_record("run", "training_time", "s", "emulated", [9.0]),
+                   make_record("run", "training_energy", "J", "modelled", [energy_j])]  # fmt: skip
+        if reached_s is not None:
+            figures.append(make_record("run", "time_to_accuracy", "s", "emulated", [reached_s]))
+        return replace(run, records=(*run.records, *figures))
+
+    runs = [trained("best", 0.9, 1.0, 2.0), trained("worse", 0.8, 2.0, 3.0), trained("never", 0.3, 0.5, None)]
+    training, inference = pareto_views([*runs, run_of(Made("plain1"), 1), run_of(Made("plain2"), 1)])
+    assert training.title.startswith("Training, ")
+    assert training.columns == ("Accuracy", "Time to accuracy", "Energy of training", "Peak RAM")
+    assert [row.on_front for row in training.rows] == [True, False, True], "the cheapest, though it never gets there"
+    assert [row.figures[1] for row in training.rows][2] == "never"
+    assert [len(panel.dots) for panel in training.panels] == [2, 3, 3]
+    assert [row.name.partition(" ")[0] for row in inference.rows] == ["plain1", "plain2"]
+    assert 'id="pareto"' in render(runs, {})
 
 
 def test_wide_ranges_are_drawn_on_a_logarithmic_axis() -> None:

@@ -16,7 +16,9 @@ from lab.paths import project_root
 
 SCRIPT = project_root() / "scripts" / "setup.sh"
 _HARMLESS = ("bash", "cat", "cut", "dirname", "env", "grep", "ls", "mkdir", "rm", "sed", "sha256sum", "touch", "uname")
-_TOOLS = ("qemu-system-arm", "arm-none-eabi-gcc", "cmake", "ninja", "gcc", "setpriv", "python3")
+_TOOLS = (
+    "qemu-system-arm", "arm-none-eabi-gcc", "aarch64-linux-gnu-gcc", "cmake", "ninja", "gcc", "setpriv", "python3",
+)  # fmt: skip
 _FILES_OF_DEBIAN = (Path("/usr/include/stdio.h"), Path("/usr/lib/arm-none-eabi/newlib/nano.specs"))
 _newlib = pytest.mark.skipif(
     not all(path.exists() for path in _FILES_OF_DEBIAN),
@@ -204,7 +206,8 @@ def test_a_plug_in_that_cannot_be_built_is_told_and_harmless(equipped: Computer)
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize(
-    ("target", "profile", "command"), [("demo", "run", "pytest -m hil tests/hil"), ("test", "test", "pytest -n 2")]
+    ("target", "profile", "command"),
+    [("demo", "run", "pytest -m hil tests/hil"), ("test", "test", "python scripts/run_tests.py -n 3")],
 )
 def test_make_works_from_any_folder(tmp_path: Path, target: str, profile: str, command: str) -> None:
     makefile = project_root() / "Makefile"
@@ -213,4 +216,20 @@ def test_make_works_from_any_folder(tmp_path: Path, target: str, profile: str, c
     lines = done.stdout.splitlines()
     assert lines[0] == f"{project_root()}/scripts/setup.sh {profile}"
     assert lines[-1].startswith(f"cd {project_root()}/ && ")
-    assert lines[-1].endswith(f"{project_root()}/.venv/bin/{command}")
+    assert f" {project_root()}/.venv/bin/{command}" in lines[-1]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_the_interpreters_of_tests_keep_what_they_compiled(tmp_path: Path) -> None:
+    """Some images of containers forbid it; then each of some hundred children compiles the lab once more."""
+    for name in ("scripts/setup.sh", ".venv/bin/ruff", ".venv/bin/mypy", ".venv/bin/python"):
+        program = tmp_path / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f'#!/bin/sh\necho "{program.name} <$PYTHONDONTWRITEBYTECODE>"\n')
+        program.chmod(stat.S_IRWXU)
+    shutil.copy(project_root() / "Makefile", tmp_path)
+    # These tests may themselves run under make, which hands its own options on.
+    inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    forbidden = inherited | {"PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(["make", "test"], cwd=tmp_path, env=forbidden, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["setup.sh <>", "ruff <>", "mypy <>", "python <>"]

@@ -114,7 +114,8 @@ LAYERS = st.builds(
 )  # fmt: skip
 DETAILS = st.builds(
     RunDetail, layers=st.lists(LAYERS, max_size=3).map(tuple), arena_bytes=st.integers(0, 2**32),
-    events=st.lists(EVENTS, max_size=4).map(tuple), notes=st.lists(TEXT, max_size=2).map(tuple),
+    events=st.lists(EVENTS, max_size=4).map(tuple), notes=st.lists(TEXT, max_size=2).map(tuple), task=TEXT,
+    target_accuracy=st.floats(0.0, 1.0),
 )  # fmt: skip
 
 

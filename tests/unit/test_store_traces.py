@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from lab.errors import StoreError
 from measurements.record import Trace
-from measurements.store.traces import read_trace, write_trace
+from measurements.store.traces import TraceWriter, read_trace, trace_digest, write_trace
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -58,7 +59,7 @@ def test_the_file_is_encoded_as_the_design_says(tmp_path: Path) -> None:
     assert set(columns) == {"current_a", "logic"}
     assert {column.compression for column in columns.values()} == {"ZSTD"}
     assert "BYTE_STREAM_SPLIT" in columns["current_a"].encodings
-    metadata = pq.read_schema(tmp_path / "t.parquet").metadata
+    metadata = pq.read_metadata(tmp_path / "t.parquet").metadata
     assert (metadata[b"t0_s"], metadata[b"dt_s"], metadata[b"voltage_v"], metadata[b"lost"]) == (
         b"0.5", b"1e-05", b"3.3", b"2",
     )  # fmt: skip
@@ -97,3 +98,63 @@ def test_another_parquet_file_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1]}), tmp_path / "t.parquet")
     with pytest.raises(StoreError, match="not a trace of this lab"):
         read_trace(tmp_path / "t.parquet")
+
+
+def test_a_measured_voltage_travels_with_the_current(tmp_path: Path) -> None:
+    volts = np.linspace(3.2, 3.4, 1000, dtype=np.float32)
+    trace = Trace(0.0, 1e-6, 3.3, np.ones(1000, np.float32), np.zeros(1000, np.uint8), measured_v=volts)
+    write_trace(tmp_path / "t.parquet", trace)
+    loaded = read_trace(tmp_path / "t.parquet")
+    assert loaded.measured_v is not None
+    np.testing.assert_array_equal(loaded.measured_v, volts)
+    assert trace_digest(loaded) == trace_digest(trace) != trace_digest(replace(trace, measured_v=None))
+    voltage = pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(0).column(2)
+    assert "BYTE_STREAM_SPLIT" in voltage.encodings
+
+
+@pytest.mark.parametrize("block", [700_000, 1_048_576, 3_000_000])
+def test_a_stream_is_written_in_row_groups_and_equals_the_whole(tmp_path: Path, block: int) -> None:
+    rng = np.random.default_rng(1)
+    current = rng.normal(5e-3, 1e-5, 3_000_000).astype(np.float32)
+    logic = (np.arange(current.size) // 977 % 2).astype(np.uint8)
+    buffer = np.empty(block, np.float32)
+    with TraceWriter(tmp_path / "t.parquet", t0_s=1.5, dt_s=5e-7, voltage_v=3.0) as writer:
+        for begin in range(0, current.size, block):
+            part = current[begin : begin + block]
+            buffer[: part.size] = part
+            writer.append(buffer[: part.size], logic[begin : begin + block], lost=1)
+            buffer[:] = -1.0  # a driver may use its buffer again
+    loaded = read_trace(tmp_path / "t.parquet")
+    np.testing.assert_array_equal(loaded.current_a, current)
+    np.testing.assert_array_equal(loaded.logic, logic)
+    assert (loaded.t0_s, loaded.dt_s, loaded.lost) == (1.5, 5e-7, -(-current.size // block))
+    assert pq.read_metadata(tmp_path / "t.parquet").num_row_groups >= 2
+
+
+def test_a_stream_that_breaks_off_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> None:
+    write_trace(tmp_path / "t.parquet", Trace(0.0, 1e-5, 3.3, np.arange(3, dtype=np.float32), np.zeros(3, np.uint8)))
+
+    def measured() -> None:
+        with TraceWriter(tmp_path / "t.parquet", t0_s=0.0, dt_s=1e-5, voltage_v=3.3) as writer:
+            writer.append(np.zeros(2_000_000, np.float32), np.zeros(2_000_000, np.uint8))
+            raise KeyError("the meter went away")
+
+    with pytest.raises(KeyError, match="the meter"):
+        measured()
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
+    assert read_trace(tmp_path / "t.parquet").current_a.tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_a_voltage_that_was_not_announced_or_does_not_come_is_refused(tmp_path: Path, announced: bool) -> None:
+    ones = np.ones(3, np.float32)
+    voltage = None if announced else ones
+    told = "with a voltage" if announced else "without a voltage"
+    with (
+        pytest.raises(StoreError, match=told),
+        TraceWriter(
+            tmp_path / "t.parquet", t0_s=0.0, dt_s=1e-5, voltage_v=3.3, measures_voltage=announced
+        ) as writer,
+    ):
+        writer.append(ones, np.zeros(3, np.uint8), voltage)
+    assert list(tmp_path.iterdir()) == []

@@ -25,6 +25,7 @@ from helpers.trained import (
 
 from lab import runs
 from lab.build import build
+from lab.deployment import Deployment
 from lab.devices.connect import connected
 from lab.errors import WorkloadError
 from lab.paths import cache_dir
@@ -46,15 +47,15 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def deployment() -> Iterator[runs.Deployment]:
+def deployment() -> Iterator[Deployment]:
     with connected(entry("host"), cache_dir()) as device:
         artifact = build(trained_model(), "host", cache=cache_dir())
         hello = device.deploy(artifact)
-        yield runs.Deployment(entry("host"), device, "trained", "", trained_workload(), artifact, hello)
+        yield Deployment(entry("host"), device, "trained", "", trained_workload(), artifact, hello)
 
 
-def altered(deployment: runs.Deployment, prepared: Prepared) -> runs.Deployment:
-    return runs.Deployment(
+def altered(deployment: Deployment, prepared: Prepared) -> runs.Deployment:
+    return Deployment(
         deployment.entry, deployment.device, "trained", "", prepared, deployment.artifact, deployment.hello
     )
 
@@ -64,12 +65,12 @@ def kept(store: Store) -> Run:
     return run
 
 
-def test_a_run_trains_first_and_records_steps_losses_and_memory(deployment: runs.Deployment, store: Store) -> None:
+def test_a_run_trains_first_and_records_steps_losses_and_memory(deployment: Deployment, store: Store) -> None:
     measurement = runs.measure(deployment, store, "session")
     for region in (*REGIONS, STEP):
         assert measurement.record("latency", region).n == STEPS
-    total = np.sum([measurement.record("cycles", region).raw for region in REGIONS], axis=0)
-    assert measurement.record("cycles", STEP).raw == tuple(total)
+    total = np.sum([measurement.record("latency", region).raw for region in REGIONS], axis=0)
+    assert measurement.record("latency", STEP).raw == pytest.approx(tuple(total), rel=1e-12)
     samples, labels = data(TRAINED)
     expected = reference(samples, labels, [*range(TRAINED)] * EPOCHS, 0.02)
     assert measurement.record("loss", STEP).raw == pytest.approx(expected.losses.tolist(), rel=1e-4, abs=1e-4)
@@ -81,12 +82,16 @@ def test_a_run_trains_first_and_records_steps_losses_and_memory(deployment: runs
     final, reference_loss = (measurement.median(f"final_loss{suffix}", "run") for suffix in ("", ".reference"))
     assert final == pytest.approx(reference_loss, rel=1e-4)
     assert kept(store) == measurement.run
+    plan = deployment.prepared.training
+    assert plan is not None
+    assert measurement.run.detail.target_accuracy == plan.target_accuracy
+    assert measurement.run.detail.task == deployment.prepared.dataset.note
 
 
 STEP_NAMES = ("linear", "loss", "linear.weight gradient", "sgd")
 
 
-def test_memory_is_split_and_counts_training(deployment: runs.Deployment, store: Store) -> None:
+def test_memory_is_split_and_counts_training(deployment: Deployment, store: Store) -> None:
     measurement = runs.measure(deployment, store, "session", samples=2)
     names = ("activations", "variables", "stack", "static")
     parts = {name: measurement.median(f"peak_ram.{name}", "run") for name in names}
@@ -96,7 +101,7 @@ def test_memory_is_split_and_counts_training(deployment: runs.Deployment, store:
     assert measurement.median("flash.weights", "run") >= 4 * (INPUTS * CLASSES + CLASSES)
 
 
-def test_two_runs_are_equal_and_the_device_keeps_what_it_learnt(deployment: runs.Deployment, store: Store) -> None:
+def test_two_runs_are_equal_and_the_device_keeps_what_it_learnt(deployment: Deployment, store: Store) -> None:
     first = runs.measure(deployment, store, "session")
     one = checkpoint(deployment.device)
     second = runs.measure(deployment, store, "session")
@@ -106,7 +111,7 @@ def test_two_runs_are_equal_and_the_device_keeps_what_it_learnt(deployment: runs
     assert np.array_equal(first.outputs, second.outputs)
 
 
-def test_a_training_that_is_refused_by_the_workload_keeps_its_curve(deployment: runs.Deployment, store: Store) -> None:
+def test_a_training_that_is_refused_by_the_workload_keeps_its_curve(deployment: Deployment, store: Store) -> None:
     with pytest.raises(WorkloadError, match="the loss did not fall"):
         runs.measure(altered(deployment, trained_workload(accept=False)), store, "session")
     run = kept(store)
@@ -115,7 +120,7 @@ def test_a_training_that_is_refused_by_the_workload_keeps_its_curve(deployment: 
     assert not [record for record in run.records if record.region == "inference"]
 
 
-def test_a_training_that_diverges_keeps_the_steps_before(deployment: runs.Deployment, store: Store) -> None:
+def test_a_training_that_diverges_keeps_the_steps_before(deployment: Deployment, store: Store) -> None:
     with pytest.raises(WorkloadError, match=r"'nan' at train\.forward: step \d+, sample \d+: the loss is"):
         runs.measure(altered(deployment, trained_workload(learning_rate=1e37)), store, "session")
     found = {(record.region, record.metric): record.n for record in kept(store).records}

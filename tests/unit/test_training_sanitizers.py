@@ -6,8 +6,8 @@ The program trains the same model twice, in two threads that share nothing but t
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,10 @@ from lab.compiler.channels import Channels
 from lab.compiler.host import HostTraining
 from lab.compiler.model import CompiledModel
 from lab.compiler.operations.optimizer import Adam, Sgd, SgdMomentum
+from lab.compiler.operations.perturbation import Perturbation
+from lab.compiler.perturbed import compile_perturbed
 from lab.compiler.training import Precision, Selection, compile_training
+from lab.compiler.training_passes.block_sparse import Blocks
 from lab.runtime_files import RUNTIME, needed_sources
 
 STEPS = 4
@@ -70,6 +73,8 @@ static void *train(void *argument)
         state.step++;
         if (step % 2 != 0) {
             training->step_profiled(sample, target, output, arena, &state, hook, run);
+        } else if (training->learn != NULL) {
+            training->learn(sample, target, output, arena, &state);
         } else {
             training->forward(sample, target, output, arena);
             training->backward(sample, target, arena, &state);
@@ -115,9 +120,16 @@ class Case:
     optimizer: Sgd | SgdMomentum | Adam
     immediate: bool = True
     train: Selection = lambda _name, _parameter: True
+    blocks: Mapping[str, Blocks] = field(default_factory=dict)
+    perturbation: Perturbation | None = None
 
     def compiled(self) -> CompiledModel:
         torch.manual_seed(3)
+        if self.perturbation is not None:
+            return compile_perturbed(
+                self.network().eval(), torch.randn(1, *self.shape), loss=nn.functional.cross_entropy,
+                train=self.train, perturbation=self.perturbation,
+            ).compiled  # fmt: skip
         return compile_training(
             self.network().eval(),
             torch.randn(1, *self.shape),
@@ -127,6 +139,7 @@ class Case:
             immediate=self.immediate,
             precision=self.precision,
             calibration=torch.randn(8, *self.shape) if self.precision == "int8" else None,
+            blocks=self.blocks,
         ).compiled
 
 
@@ -148,10 +161,34 @@ def normalised() -> nn.Module:
     )  # fmt: skip
 
 
+def flat() -> nn.Module:
+    """Linear layers whose inputs come in blocks of four."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(128, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, CLASSES)
+    )
+
+
+def mapped() -> nn.Module:
+    """Convolutions whose input channels come in blocks of four, one with a tap that meets padding alone."""
+    return nn.Sequential(
+        nn.Conv2d(4, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 4, (1, 3), padding=(0, 3), dilation=(1, 3)), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES),
+    )  # fmt: skip
+
+
 CASES = {
     "float32": Case(residual, (2, 9, 9), "float32", Sgd()),
     "float32 norms, Adam": Case(normalised, (2, 9, 9), "float32", Adam()),
     "float32 momentum, updates at the end": Case(residual, (2, 9, 9), "float32", SgdMomentum(0.9), immediate=False),
+    "float32 blocks that move": Case(flat, (2, 8, 8), "float32", Sgd(), blocks={
+        "1.weight": Blocks(5, changed=0.5, renew_steps=1), "3.weight": Blocks(3, changed=0.5),
+    }),
+    "float32 blocks of convolutions": Case(mapped, (4, 7, 7), "float32", Sgd(), blocks={
+        "0.weight": Blocks(1, changed=0.5), "2.weight": Blocks(1, changed=0.5, renew_steps=1),
+    }),
+    "float32 without a backward pass": Case(
+        residual, (2, 9, 9), "float32", Sgd(), perturbation=Perturbation(3, 2**-6)
+    ),
     "int8": Case(residual, (2, 9, 9), "int8", Sgd()),
     "int8 slices, updates at the end": Case(residual, (2, 9, 9), "int8", Sgd(), immediate=False, train={
         "2.weight": Channels(inputs=[1, 2, 3, 5]), "4.weight": Channels(range(1, 6), range(3)), "4.bias": None,

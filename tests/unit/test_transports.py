@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import TransportError
-from lab.transports.serial import SerialPort, port_of
+from lab.transports.serial import SerialPort
 from lab.transports.stdio import ProcessStream
 
 ECHO = "import os, sys\nwhile data := os.read(0, 65536): os.write(1, data)"
@@ -133,9 +133,9 @@ def test_the_other_end_of_a_pty_goes_away() -> None:
 
 def test_a_port_opens_once(terminal: Terminal) -> None:
     port = SerialPort(terminal.path)
-    with pytest.raises(TransportError, match=f"{terminal.path} cannot be opened") as error:
+    with pytest.raises(TransportError, match=f"{terminal.path} cannot be opened: it is in use by process") as error:
         SerialPort(terminal.path)
-    assert "free?" in error.value.hint
+    assert "is it free then?" in error.value.hint
     port.close()
     SerialPort(terminal.path).close()
 
@@ -286,42 +286,3 @@ def test_a_process_without_pipes() -> None:
     with pytest.raises(ValueError, match="pipes"):
         ProcessStream(process, "the child")
     process.wait()
-
-
-# ---- which port ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Port:
-    device: str
-    serial_number: str | None
-
-
-ATTACHED = [
-    Port("/dev/ttyACM3", "AAA"),
-    Port("/dev/ttyACM1", "BBB"),
-    Port("/dev/ttyACM0", "BBB"),
-    Port("/dev/ttyS0", None),
-]
-
-
-def test_a_port_by_serial_number() -> None:
-    assert port_of(None, "AAA", ATTACHED) == "/dev/ttyACM3"
-
-
-def test_the_first_of_two_ports_under_one_number() -> None:
-    assert port_of(None, "BBB", ATTACHED) == "/dev/ttyACM0"
-
-
-def test_paths_and_urls_are_taken_as_they_are() -> None:
-    assert port_of("socket://host:1", None, []) == "socket://host:1"
-    assert port_of(None, "/dev/serial/by-id/usb-x", []) == "/dev/serial/by-id/usb-x"
-
-
-def test_a_number_that_is_not_attached_lists_what_is() -> None:
-    with pytest.raises(TransportError, match="CCC is attached") as error:
-        port_of(None, "CCC", ATTACHED)
-    assert "/dev/ttyACM3 (AAA)" in error.value.message
-    assert "/dev/ttyS0 (no serial number)" in error.value.message
-    with pytest.raises(TransportError, match="attached: none"):
-        port_of(None, "CCC", [])

@@ -11,7 +11,8 @@ from cobs import cobs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.wire import LONGEST_FRAME, FrameDecoder, Value, decode_frame, encode_frame
+from lab.wire_frames import LONGEST_FRAME, FrameDecoder, decode_frame, encode_frame
+from lab.wire_messages import Value
 
 Messages = list[dict[str, Value]]
 

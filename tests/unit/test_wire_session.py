@@ -1,214 +1,47 @@
-"""The host's session against a model of a device, over a line that loses, repeats, damages and cuts frames.
-
-The model is written from docs/wire.md and uses cobs, zlib and cbor2 directly. The line is in memory and answers at
-once, so every time-out here is zero and nothing sleeps.
-"""
+"""The host's session against a model of a device, over a line that loses, repeats, damages and cuts frames."""
 
 from __future__ import annotations
 
 import itertools
-import struct
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, Literal
 
 import cbor2
 import pytest
-from cobs import cobs
+from helpers.wire_device import (
+    BLOB_ADDRESS,
+    BLOB_BYTES,
+    DONE,
+    EVENTS,
+    FAULTS,
+    MTU,
+    Device,
+    Fate,
+    Message,
+    event,
+    fate_of,
+    fates,
+    frame,
+    job,
+    opened,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import (
     ConfigError,
     Crash,
+    DeviceError,
     EmulatorError,
     Hang,
     LabError,
     OutOfMemory,
     ProtocolError,
     TransportError,
-    WorkloadError,
 )
 from lab.events import Done, Event, Job, LogEvent, MetricEvent, RegionEvent, ResultEvent
 from lab.wire import PROFILE_LAYERS, SILENT_MARKER, Session
-
-Message = dict[str, Any]
-Fate = Literal["pass", "drop", "repeat", "damage", "cut"]
-
-MTU = 128
-BLOB_BYTES = 4096
-BLOB_ADDRESS = 0x2000
-HELLO: Message = {
-    "v": 1, "b": "0123456789abcdef", "d": "model-board", "k": "virtual", "h": 25_000_000, "u": MTU, "cr": 1,
-    "ba": 0, "bs": BLOB_BYTES, "ar": 1024, "st": 2048, "mo": "tiny",
-}  # fmt: skip
-
-
-def frame(message: Message) -> bytes:
-    payload = cbor2.dumps(message)
-    encoded: bytes = cobs.encode(payload + zlib.crc32(payload).to_bytes(4, "little"))
-    return encoded + b"\0"
-
-
-def unframe(piece: bytes) -> Message | None:
-    try:
-        raw = cobs.decode(piece)
-    except cobs.DecodeError:
-        return None
-    good = len(raw) >= 4 and zlib.crc32(raw[:-4]) == int.from_bytes(raw[-4:], "little")
-    return cbor2.loads(raw[:-4]) if good else None
-
-
-class Line:
-    """One direction of the line; frames meet the fates in order, those behind the last fate pass."""
-
-    def __init__(self) -> None:
-        self.fates: Iterator[Fate] = iter(())
-        self._rest = b""
-
-    def carry(self, data: bytes) -> bytes:
-        *pieces, self._rest = (self._rest + data).split(b"\0")
-        return b"".join(self._one(piece + b"\0") if piece else b"\0" for piece in pieces)
-
-    def _one(self, sent: bytes) -> bytes:
-        match next(self.fates, "pass"):
-            case "drop":
-                return b""
-            case "repeat":
-                return sent + sent
-            case "damage":
-                middle = len(sent) // 2
-                return sent[:middle] + bytes([sent[middle] ^ 0x10 or 0x11]) + sent[middle + 1 :]
-            case "cut":
-                return sent[: len(sent) // 2]
-            case _:
-                return sent
-
-
-class Device:
-    """A runner as docs/wire.md has it, with a line in each direction; a ByteStream for the host."""
-
-    def __init__(self, job_frames: Iterable[Message] = (), **hello: object) -> None:
-        self.name = "model"
-        self.hello = {**HELLO, **hello}
-        self.to_device = Line()
-        self.to_host = Line()
-        self.blobs: dict[str, bytearray] = {}
-        self.totals: dict[str, int] = {}
-        self.memory = bytearray(BLOB_BYTES)
-        self.executed: list[Message] = []
-        self.deaf = False
-        self._job_frames = list(job_frames)
-        self._last = 0
-        self._next = 0
-        self._incoming = b""
-        self._outgoing = b""
-
-    # ---- ByteStream and MemoryPort ----
-
-    def write(self, data: bytes) -> None:
-        *pieces, self._incoming = (self._incoming + self.to_device.carry(data)).split(b"\0")
-        for piece in pieces:
-            message = unframe(piece) if piece else None
-            if message is not None and not self.deaf:
-                self._take(message)
-
-    def read(self, timeout_s: float) -> bytes:
-        data, self._outgoing = self._outgoing, b""
-        return data
-
-    def close(self) -> None:
-        pass
-
-    def write_memory(self, address: int, data: bytes) -> None:
-        self.memory[address - BLOB_ADDRESS : address - BLOB_ADDRESS + len(data)] = data
-
-    # ---- the runner ----
-
-    def say(self, message: Message) -> None:
-        """Send a numbered frame."""
-        self.send({"s": self._next, **message})
-        self._next += 1
-
-    def send(self, message: Message) -> None:
-        self.babble(frame(message))
-
-    def babble(self, data: bytes) -> None:
-        self._outgoing += self.to_host.carry(data)
-
-    def restart(self) -> None:
-        self._last = self._next = 0
-        self.say({"t": "hello", **self.hello})
-
-    def _take(self, message: Message) -> None:
-        number = message["s"]
-        if message["t"] == "hello":
-            self.restart()
-        elif number == self._last != 0:
-            self.send({"t": "ack", "a": number})
-        elif number != self._last + 1:
-            self.say({"t": "error", "c": "sequence", "p": "frame", "m": "not next", "a": number})
-        elif message["t"] == "put" and (refused := self._put(message)):
-            self.say({"t": "error", "c": refused, "p": "put", "m": "refused", "a": number})
-        else:
-            self._last = number
-            self.executed.append(message)
-            self.send({"t": "ack", "a": number})
-            if message["t"] == "run":
-                for job_frame in self._job_frames:
-                    self.say(job_frame)
-            elif message["t"] == "reset":
-                self.restart()
-
-    def _put(self, message: Message) -> str:
-        name, total = message["n"], message["z"]
-        if total > BLOB_BYTES:
-            return "size"
-        if "p" in message:
-            at = message["p"] - BLOB_ADDRESS
-            if at % 16:
-                return "size"
-            data = bytes(self.memory[at : at + total])
-            self.blobs[name] = bytearray(data)
-            return "" if zlib.crc32(data) == message["k"] else "checksum"
-        if message["o"] == 0:
-            self.blobs[name], self.totals[name] = bytearray(), total
-        blob = self.blobs.get(name, bytearray())
-        if len(blob) != message["o"] or self.totals.get(name) != total:
-            return "size"
-        blob += message["d"]
-        return ""
-
-
-def opened(device: Device, **settings: float) -> Session:
-    session = Session(device, acknowledge_s=0.0, attempts=int(settings.get("attempts", 8)))
-    session.open(1.0)
-    return session
-
-
-def job(name: str = "infer", parameters: Mapping[str, int] = MappingProxyType({})) -> Job:
-    return Job(name, blob=b"", count=2, parameters=parameters)
-
-
-def event(index: int) -> Message:
-    return {"t": "event", "r": "inference", "i": index, "b": 100 * index, "e": 100 * index + 42}
-
-
-DONE: Message = {"t": "done", "y": 700, "a": 96, "c": 12345, "n": 2, "x": 0}
-EVENTS: list[Event] = [RegionEvent("inference", i, 100 * i, 100 * i + 42) for i in range(2)]
-
-fates = st.lists(st.sampled_from(["pass", "pass", "drop", "repeat", "damage", "cut"]), max_size=40)
-FAULTS: tuple[Fate, ...] = ("drop", "repeat", "damage", "cut")
-
-
-def fate_of(place: int, fault: Fate) -> Iterator[Fate]:
-    """Only the frame number ``place`` meets the fault."""
-    yield from itertools.repeat("pass", place)
-    yield fault
-
 
 # ---- opening ------------------------------------------------------------------------------------------------------
 
@@ -327,17 +160,6 @@ def test_nothing_goes_without_a_session() -> None:
     for use in (lambda: session.hello, lambda: session.put("a", b""), lambda: list(session.run(job())), session.reset):
         with pytest.raises(ProtocolError, match="not open"):
             use()
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("h", 0), ("h", "fast"), ("k", "sundial"), ("b", 7), ("u", -1), ("bs", True), ("mo", None), ("st", b"1")],
-)
-def test_a_malformed_hello_names_the_field(key: str, value: object) -> None:
-    device = Device()
-    device.hello[key] = value
-    with pytest.raises(ProtocolError, match=f"'{key}'|'{value}'"):
-        Session(device).open(1.0)
 
 
 # ---- blobs --------------------------------------------------------------------------------------------------------
@@ -480,17 +302,6 @@ def test_over_the_wire_the_blobs_of_the_last_job_make_room_first() -> None:
     assert sent == [*first, *second, ("samples", b""), ("targets", b""), ("samples", b"4567"), ("order", b"8")]
 
 
-def test_a_metric_may_come_with_its_event_and_a_result_with_its_name() -> None:
-    piece = {"t": "result", "i": 1, "n": "weight", "z": 4}
-    pieces = [{**piece, "o": 0, "d": b"ab"}, {**piece, "o": 2, "d": b"cd"}]
-    frames = [{**event(0), "n": "loss", "v": 0.5}, {"t": "result", "i": 0, "n": "bias", "d": b"x"}, *pieces, DONE]
-    got = list(opened(Device(frames)).run(job()))
-    assert got[0] == RegionEvent("inference", 0, 0, 42)
-    assert got[1:-1] == [MetricEvent("loss", 0.5), ResultEvent(0, b"x", "bias"), ResultEvent(1, b"abcd", "weight")]
-    with pytest.raises(ProtocolError, match="frame 'event': 'v' is 'much', expected a number"):
-        list(opened(Device([{**event(0), "n": "loss", "v": "much"}])).run(job()))
-
-
 def test_memory_that_does_not_hold_what_was_placed() -> None:
     device = Device(ba=BLOB_ADDRESS)
 
@@ -535,32 +346,6 @@ def test_a_job_and_its_parameters() -> None:
     assert device.executed == [{**sent, "lanes": 8}]
 
 
-def shared(*passes: tuple[int, int], **more: object) -> Message:
-    """Passes of one frame: gap and cycles of each, from cycle 100 and index 3 on."""
-    return {"t": "events", "r": "layer", "i": 3, "b": 100, "p": b"".join(struct.pack("<II", *one) for one in passes),
-            **more}  # fmt: skip
-
-
-def test_passes_that_share_a_frame_come_one_by_one() -> None:
-    device = Device([shared((0, 40), (5, 7)), shared((0, 2**32 - 1), (2**32 - 1, 1), d=b"abcd"), DONE])
-    got = list(opened(device).run(Job("infer", b"", 1)))
-    assert got[:2] == [RegionEvent("layer", 3, 100, 140), RegionEvent("layer", 4, 145, 152)]
-    assert got[2:6] == [
-        RegionEvent("layer", 3, 100, 99 + 2**32), ResultEvent(3, b"ab"),
-        RegionEvent("layer", 4, 98 + 2**33, 99 + 2**33), ResultEvent(4, b"cd"),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "message",
-    [shared(), {**shared(), "p": b"1234567"}, shared((0, 1), (0, 1), d=b"abc")],
-    ids=["none", "half a pass", "half a result"],
-)
-def test_passes_that_make_no_whole_number_are_refused(message: Message) -> None:
-    with pytest.raises(ProtocolError, match="no whole number of passes"):
-        list(opened(Device([message, DONE])).run(Job("infer", b"", 1)))
-
-
 def test_the_marker_line_is_left_silent_on_request() -> None:
     device = Device([DONE])
     list(opened(device).run(Job("infer", b"", 1, marker_line=False)))
@@ -598,9 +383,29 @@ def test_a_gap_names_the_numbers() -> None:
     device = Device([event(0), event(1), DONE])
     session = opened(device)
     device.to_host.fates = iter(["pass", "pass", "damage"])
-    with pytest.raises(ProtocolError, match=r"lost 1 frame\(s\): expected number 2, got 3 \('done'\); 1 damaged"):
+    said = r"lost 1 frame\(s\): expected number 2, got 3 \('done'\); 1 damaged"
+    with pytest.raises(TransportError, match=said) as lost:
         list(session.run(job()))
+    assert lost.value.transient, "the line's fault: worth another try"
     assert session.garbage_bytes > 0
+
+
+def test_a_gap_without_any_damage_is_the_devices() -> None:
+    device = Device([event(0), event(1), DONE])
+    session = opened(device)
+    device.to_host.fates = iter(["pass", "pass", "drop"])
+    with pytest.raises(ProtocolError, match=r"lost 1 frame\(s\): expected number 2, got 3 \('done'\); 0 damaged"):
+        list(session.run(job()))
+
+
+def test_damage_from_before_the_hello_says_nothing_of_a_gap() -> None:
+    device = Device([event(0), event(1), DONE])
+    device._outgoing = b"the boot loader says hello\0"
+    session = opened(device)
+    assert session.garbage_bytes > 0
+    device.to_host.fates = iter(["pass", "pass", "drop"])
+    with pytest.raises(ProtocolError, match="lost 1 frame"):
+        list(session.run(job()))
 
 
 def test_frames_sent_twice_are_counted_and_dropped() -> None:
@@ -630,6 +435,41 @@ def test_a_silent_job_is_a_hang() -> None:
     session = opened(Device([event(0)]))
     with pytest.raises(Hang, match="'infer' sent nothing for 0 s"):
         list(session.run(job(), silence_s=0.0))
+
+
+def test_a_job_behind_a_line_that_says_anything_but_frames_is_the_lines_failure() -> None:
+    device = Device([event(0)])
+    events = opened(device).run(job(), silence_s=0.0)
+    next(events)
+    device._outgoing += b"U" * (2 * MTU + 1)
+    with pytest.raises(TransportError, match=rf"but noise: 0 damaged frame\(s\), then {2 * MTU + 1} bytes") as stuck:
+        next(events)
+    assert stuck.value.transient
+
+
+def test_a_last_frame_that_the_line_damages_is_the_lines_failure() -> None:
+    device = Device([event(0), event(1), DONE])
+    session = opened(device)
+    device.to_host.fates = iter(["pass", "pass", "pass", "damage"])
+    with pytest.raises(TransportError, match=r"sent nothing for 0 s but noise: 1 damaged"):
+        list(session.run(job(), silence_s=0.0))
+
+
+def test_a_frame_that_is_answered_with_noise_only_is_the_lines_failure() -> None:
+    device = Device()
+    session = opened(device)
+    device.to_host.fates = itertools.repeat("damage")
+    with pytest.raises(TransportError, match=r"not acknowledged in 8 tries of 0\.0 s but noise"):
+        session.put("samples", b"data")
+
+
+def test_a_device_that_hangs_in_the_middle_of_a_frame_hangs() -> None:
+    device = Device([event(0)])
+    events = opened(device).run(job(), silence_s=0.0)
+    next(events)
+    device._outgoing += frame(event(1))[:-3]
+    with pytest.raises(Hang, match="sent nothing"):
+        next(events)
 
 
 def test_frames_of_an_abandoned_job_never_reach_the_next_one() -> None:
@@ -668,82 +508,59 @@ def test_a_frame_without_a_number() -> None:
 # ---- what a device reports ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("code", "expected"),
-    [
-        *((code, ProtocolError) for code in ("version", "unknown", "size", "checksum", "input", "busy", "new-code")),
-        ("overflow", OutOfMemory),
-        ("crash", Crash),
-        ("nan", WorkloadError),
-    ],
-)
-def test_every_error_code_has_its_class(code: str, expected: type[LabError]) -> None:
-    device = Device([event(0), {"t": "error", "c": code, "p": "somewhere", "m": "something", "g": {}, "r": ""}])
-    session = opened(device)
-    with pytest.raises(expected, match=f"'{code}' at somewhere: something") as error:
-        list(session.run(job()))
-    assert type(error.value) is expected
-    session.put("samples", b"the session goes on")
+@pytest.mark.parametrize(("code", "expected"), [("crash", Crash), ("overflow", OutOfMemory)])
+def test_a_fault_carries_the_stack_and_may_follow_a_gap(code: str, expected: type[DeviceError]) -> None:
+    """A fault cuts off the frame that is being sent: its number is never seen, which must not hide the fault."""
+    pieces = [
+        {"t": "stack", "s": 3, "a": 0x20000100, "d": b"abcd"},
+        {"t": "stack", "s": 5, "a": 0x20000104, "d": b"efgh"},
+    ]
+    fault = {"t": "error", "s": 7, "c": code, "p": "fault", "m": "fault", "g": {"sp": 0x20000100}, "r": "", "y": 316}
+    device = Device([event(0), *pieces, fault])
+    with pytest.raises(expected) as error:
+        list(opened(device).run(job()))
+    report = error.value.report
+    assert report.memory == ((0x20000100, b"abcd"), (0x20000104, b"efgh"))
+    assert report.stack_high_water_bytes == 316
+    assert report.registers == {"sp": 0x20000100}
+
+
+def test_a_device_that_crashes_before_its_hello_says_so() -> None:
+    """It resets after each crash and comes back to it; the last one counts, with its own stack only."""
+    device = Device()
+    device.deaf = True
+    for number in range(3):
+        piece = {"t": "stack", "s": 0, "a": 0x20000100, "d": bytes([number])}
+        fault = {"t": "error", "s": 1, "c": "crash", "p": "fault", "m": "fault", "g": {"pc": number}, "r": ""}
+        device.send(piece)
+        device.send(fault)
+    with pytest.raises(Crash) as error:
+        Session(device).open(0.2)
+    assert error.value.report.registers == {"pc": 2}
+    assert error.value.report.memory == ((0x20000100, b"\x02"),)
+
+
+def test_a_fault_left_over_from_before_the_hello_is_none_of_the_new_session() -> None:
+    device = Device()
+    device.send({"t": "stack", "s": 4, "a": 0x20000100, "d": b"old"})
+    device.send({"t": "error", "s": 5, "c": "crash", "p": "fault", "m": "fault", "g": {"pc": 1}, "r": ""})
+    opened(device).put("samples", b"the session goes on")
     assert device.blobs["samples"] == b"the session goes on"
 
 
-def test_a_crash_carries_registers_and_region() -> None:
-    registers = {"pc": 0x1234, "lr": 0x8001, "cfsr": 0x400, "odd": "text"}
-    device = Device([{"t": "error", "c": "crash", "p": "fault", "m": "fault", "g": registers, "r": "inference"}])
-    with pytest.raises(Crash) as error:
+def test_a_device_that_crashes_at_every_start_is_not_waited_for() -> None:
+    device = Device()
+    device.deaf = True
+    for _ in range(3):
+        device.send({"t": "error", "s": 0, "c": "crash", "p": "fault", "m": "fault", "g": {"pc": 1}, "r": ""})
+    with pytest.raises(Crash):
+        Session(device).open(3600.0, ask=False)
+
+
+def test_an_error_that_is_no_fault_may_not_follow_a_gap() -> None:
+    device = Device([{"t": "error", "s": 2, "c": "input", "p": "infer", "m": "no"}])
+    with pytest.raises(ProtocolError, match="lost 1 frame"):
         list(opened(device).run(job()))
-    assert error.value.report.registers == {"pc": 0x1234, "lr": 0x8001, "cfsr": 0x400}
-    assert error.value.report.region == "inference"
-
-
-@pytest.mark.parametrize(
-    ("message", "field_name"),
-    [
-        ({"t": "event", "r": 1, "i": 0, "b": 0, "e": 1}, "r"),
-        ({"t": "event", "r": "x", "i": -1, "b": 0, "e": 1}, "i"),
-        ({"t": "event", "r": "x", "i": 0, "b": 0.5, "e": 1}, "b"),
-        ({"t": "event", "r": "x", "i": 0, "b": 0}, "e"),
-        ({"t": "event", "r": "x", "i": 0, "b": 5, "e": 4}, "e"),
-        (shared((0, 1), d="text"), "d"),
-        ({**shared((0, 1)), "p": 3}, "p"),
-        ({**shared((0, 1)), "i": None}, "i"),
-        ({"t": "metric", "n": "x", "v": "much"}, "v"),
-        ({"t": "metric", "n": "x", "v": True}, "v"),
-        ({"t": "metric", "v": 1}, "n"),
-        ({"t": "result", "i": 0, "d": "text"}, "d"),
-        ({"t": "result", "i": 0, "d": b"ab", "z": 3}, "o"),
-        ({"t": "log"}, "m"),
-        ({"t": "done", "y": 1, "a": 1, "c": True, "n": 0, "x": 0}, "c"),
-    ],
-)
-def test_a_malformed_field_is_named(message: Message, field_name: str) -> None:
-    with pytest.raises(ProtocolError, match=f"'{message['t']}': '{field_name}'"):
-        list(opened(Device([message])).run(job()))
-
-
-@given(st.lists(st.binary(max_size=200), max_size=5), st.integers(1, 70))
-def test_results_in_pieces_are_joined(results: list[bytes], piece: int) -> None:
-    frames: list[Message] = []
-    for index, data in enumerate(results):
-        for at in range(0, max(len(data), 1), piece):
-            frames.append({"t": "result", "i": index, "d": data[at : at + piece], "o": at, "z": len(data)})
-    got = list(opened(Device([*frames, DONE])).run(job()))
-    assert got[:-1] == [ResultEvent(index, data) for index, data in enumerate(results)]
-
-
-@pytest.mark.parametrize(
-    ("frames", "words"),
-    [
-        ([(0, 0, 4, b"ab"), (0, 3, 4, b"c")], "result 0: a piece at offset 3 came after 2 bytes"),
-        ([(7, 1, 4, b"ab")], "result 7: a piece at offset 1 came after 0 bytes"),
-        ([(0, 0, 4, b"abc"), (0, 3, 4, b"de")], "result 0: 5 bytes came, 4 were announced"),
-        ([(3, 0, 4, b"abc")], "result 3: the job ended after 3 bytes of it"),
-    ],
-)
-def test_results_whose_pieces_do_not_fit(frames: list[tuple[int, int, int, bytes]], words: str) -> None:
-    sent: list[Message] = [{"t": "result", "i": i, "o": o, "z": z, "d": d} for i, o, z, d in frames]
-    with pytest.raises(ProtocolError, match=words):
-        list(opened(Device([*sent, DONE])).run(job()))
 
 
 # ---- what a user asks ---------------------------------------------------------------------------------------------

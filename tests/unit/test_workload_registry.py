@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -50,3 +51,25 @@ def test_importing_the_package_imports_nothing_heavy_and_no_workload() -> None:
 
 def test_listing_all_workloads_imports_nothing_heavy() -> None:
     assert not HEAVY & imported_by("import lab.workloads; lab.workloads.all_workloads()")
+
+
+def test_every_claim_names_a_system_and_a_baseline_of_its_workload_and_says_why_ours_differs() -> None:
+    for workload in lab.workloads.all_workloads():
+        assert set(workload.classes) <= {"mcu", "linux", "phone", "host"}
+        assert workload.classes
+        for claim in workload.claims:
+            assert claim.system in workload.systems
+            assert claim.baseline in ("", *workload.baselines)
+            assert claim.baseline or claim.against is not None, "a figure compared with itself"
+            assert all((claim.text, claim.source, claim.why))
+
+
+def test_systems_have_the_form_of_the_catalogues_ids() -> None:
+    for workload in lab.workloads.all_workloads():
+        for system in workload.systems:
+            assert re.fullmatch(r"S\d{3}", system), workload.id
+
+
+@pytest.mark.parametrize("name", ["digits-transfer", "lean-tta", "od-tta", "sparse-update", "tinytl", "tinytrain"])
+def test_methods_of_compiled_c_alone_run_on_the_computer_itself_as_well(name: str) -> None:
+    assert lab.workloads.get(name).classes == ("mcu", "linux", "phone", "host")

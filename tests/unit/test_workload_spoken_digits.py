@@ -17,6 +17,7 @@ import pytest
 
 import lab.workloads
 from lab.errors import ConfigError, WorkloadError
+from lab.paths import cache_dir
 from lab.workloads.base import Prepared
 from lab.workloads.classification import Bounds
 from lab.workloads.data import digits, mfcc, spoken_digits
@@ -275,12 +276,12 @@ def test_real_speech_keeps_speakers_apart() -> None:
 
 
 @real_data
-def test_real_speech_of_an_unseen_speaker_is_understood(tmp_path: Path) -> None:
-    """One epoch, a third of the default's work; docs/workloads.md has the accuracies of the default."""
-    short = SpokenDigits(speech_plan=Plan(epochs=1, batch=128, learning_rate=6e-3))
-    prepared = short.prepare(tmp_path)
+@pytest.mark.timeout(900)  # where it is the first to need the network, it trains it
+def test_real_speech_of_an_unseen_speaker_is_understood() -> None:
+    """The network that the main job and the command line's tests use as well; docs/workloads.md has its accuracies."""
+    prepared = SpokenDigits().prepare(cache_dir())
     accuracy = prepared.check(prepared.reference_outputs)[0]
-    assert accuracy.reference >= 0.7
+    assert accuracy.reference >= 0.85
     assert accuracy.value >= accuracy.reference - BOUNDS.max_accuracy_drop
 
 

@@ -5,4 +5,7 @@
 /* Called once, before the first port_cycles(). */
 void clock_start(void);
 
+/* Called after each sleep by boards whose counter may stand meanwhile. */
+void clock_slept(void);
+
 #endif

@@ -19,9 +19,19 @@
 #define CTRL_RX_INTERRUPT (1u << 3)
 #define INTERRUPT_RX (1u << 1)
 
+const uint32_t mps2_baud_rates[MPS2_BAUD_RATES] = {115200, 230400, 460800, 921600};
+
+void mps2_set_baud(uint32_t baud)
+{
+    /* The transmitter takes no byte before it is done with the one before; what it holds last QEMU sends at once. */
+    while (REGISTER(BOARD_UART0 + UART_STATE) & STATE_TX_FULL)
+        continue;
+    REGISTER(BOARD_UART0 + UART_BAUDDIV) = (BOARD_CLOCK_HZ + baud / 2) / baud;
+}
+
 void mps2_init(void)
 {
-    REGISTER(BOARD_UART0 + UART_BAUDDIV) = 16;
+    mps2_set_baud(mps2_baud_rates[0]);
     REGISTER(BOARD_UART0 + UART_CTRL) = CTRL_TX_ENABLE | CTRL_RX_ENABLE;
     /* QEMU asks its line for input after a read, not when the receiver is enabled: else the first byte may wait. */
     (void)REGISTER(BOARD_UART0 + UART_DATA);

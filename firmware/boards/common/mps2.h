@@ -2,7 +2,14 @@
 #ifndef LAB_MPS2_H
 #define LAB_MPS2_H
 
+#include <stdint.h>
+
 /* For board_init(). */
 void mps2_init(void);
+
+/* For lab_port, where the UART's clock is the board's. */
+#define MPS2_BAUD_RATES 4u
+extern const uint32_t mps2_baud_rates[MPS2_BAUD_RATES];
+void mps2_set_baud(uint32_t baud);
 
 #endif

@@ -14,6 +14,9 @@ const lab_port_t lab_port = {
     .stack = lab_stack,
     .stack_bytes = BOARD_STACK_BYTES,
     .marker = (volatile uint32_t *)BOARD_MARKER,
+    .baud_rates = mps2_baud_rates,
+    .baud_rate_count = MPS2_BAUD_RATES,
+    .set_baud = mps2_set_baud,
 };
 
 void board_init(void)

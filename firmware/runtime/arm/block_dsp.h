@@ -112,9 +112,9 @@ typedef struct {
     "asr " sum ", " sum ", r12\n"                  \
     "ssat " sum ", #8, " sum "\n"
 
-__attribute__((naked)) static void multiply_pairs(const frame_t *frame, const int32_t *weights_less_4)
+__attribute__((naked)) static void multiply_pairs(__attribute__((unused)) const frame_t *frame,
+                                                  __attribute__((unused)) const int32_t *weights_less_4)
 {
-    (void)frame, (void)weights_less_4;
     __asm__ volatile(
         "push {r4-r11, lr}\n"
         "sub sp, #64\n"

@@ -30,10 +30,11 @@ void lab_block_append(lab_block_t *block, const int8_t *const rows[4], int32_t c
 
 /* Four rows of padded inputs times a pair of outputs: sums[0 … 3] of 256 * second + first + 128 * total per row, and
  * sums[4 … 7] of the second output. */
-__attribute__((naked)) static void multiply_pair(const int16_t *weights, const int16_t *values, int32_t inputs,
-                                                 int32_t sums[8])
+__attribute__((naked)) static void multiply_pair(__attribute__((unused)) const int16_t *weights,
+                                                 __attribute__((unused)) const int16_t *values,
+                                                 __attribute__((unused)) int32_t inputs,
+                                                 __attribute__((unused)) int32_t sums[8])
 {
-    (void)weights, (void)values, (void)inputs, (void)sums;
     __asm__ volatile(
         "push {r2-r11, lr}\n"
         "mov r3, r1\n"

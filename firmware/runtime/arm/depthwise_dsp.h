@@ -60,9 +60,8 @@ typedef struct {
 
 /* Rows of output of four channels, for 3 columns and 2 pairs of rows: six words of weights and the multiplier stay in
  * registers. At stride 1, outputs are computed in twos that share two of their columns. */
-__attribute__((naked)) static void sweep_3(const sweep_t *sweep)
+__attribute__((naked)) static void sweep_3(__attribute__((unused)) const sweep_t *sweep)
 {
-    (void)sweep;
     __asm__ volatile(
         "push {r4-r11, lr}\n"
         "sub sp, #56\n"

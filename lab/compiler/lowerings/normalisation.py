@@ -20,6 +20,7 @@ from lab.compiler.operations.normalisation import (
     NormScaleGradient,
 )
 from lab.compiler.operations.reduce import Sum
+from lab.compiler.operations.unary import Affine, Rsqrt
 
 
 def _optional(call: Call, index: int, name: str) -> str:
@@ -143,11 +144,14 @@ def lower_batch_norm(call: Call) -> Results:
 
 
 def _deviation(call: Call, index: int, epsilon: float) -> str:
-    """``1 / √(variance + epsilon)`` of a buffer, computed here."""
+    """``1 / √(variance + epsilon)``: of a buffer computed here, of a variance that is computed on the device, there."""
     argument = call.argument(index, "running_var")
     known = call.builder.joint.parameters
     if not isinstance(argument, FxNode) or argument not in known:
-        raise call.refuse("a running variance that is computed", "use torch.nn.BatchNorm")
+        shape = call.builder.tensors[call.plain(index, "running_var")].shape
+        (shifted,) = call.emit(Affine(1.0, epsilon), [call.plain(index)], shape, suffix=".shifted")
+        (made,) = call.emit(Rsqrt(), [shifted], shape, suffix=".deviation")
+        return made
     name, variance = known[argument]
     value = 1.0 / np.sqrt(variance.detach().cpu().double().numpy() + epsilon)
     return call.builder.constant(f"{name}.deviation", value.astype(np.float32))

@@ -16,6 +16,7 @@ import torch
 from lab.compiler.graph import Clamp
 from lab.compiler.operations.copy import present
 from lab.compiler.operations.matmul import UNBOUNDED
+from lab.compiler.operations.optimizer import sgd_flop
 from lab.compiler.program import Operation, Tensor, TrainingState, Update
 from lab.compiler.quantized import KernelCall
 
@@ -323,9 +324,14 @@ class Conv2dWeightSgd(Update):
         return KernelCall(_kernel(geometry, "_weight_sgd"), (), fields, takes_state=True)
 
     def macs(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
+        return self.geometry.macs * self._trained_elements() // math.prod(self.geometry.weight_shape)
+
+    def flop(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
+        return super().flop(inputs, outputs) + sgd_flop(self._trained_elements(), self.weight_decay)
+
+    def _trained_elements(self) -> int:
         part = self.part or whole(self.geometry)
-        share = part.select(torch.empty(self.geometry.weight_shape, device="meta"), self.geometry.depthwise).numel()
-        return self.geometry.macs * share // math.prod(self.geometry.weight_shape)
+        return part.select(torch.empty(self.geometry.weight_shape, device="meta"), self.geometry.depthwise).numel()
 
 
 @dataclass(frozen=True)
@@ -357,3 +363,6 @@ class ChannelSumSgd(Update):
             ("rate_scale", self.rate_scale),
         )
         return KernelCall("lab_f32_channel_sum_sgd", (), fields, takes_state=True)
+
+    def flop(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
+        return sgd_flop(self.channels, self.weight_decay)

@@ -95,6 +95,24 @@ class Dequantize(Operation):
         return KernelCall("lab_dequantize", (), fields)
 
 
+@dataclass(frozen=True)
+class Quantize(Operation):
+    """Real values to int8: rounded half to even, saturated."""
+
+    kind: ClassVar[str] = "quantize"
+    affine: Affine
+
+    def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
+        steps = torch.round(present(inputs[0]) / np.float32(self.affine.scale).item()) + self.affine.zero_point
+        return (steps.clamp(-128, 127).to(torch.int8),)
+
+    def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
+        fields = (
+            ("count", outputs[0].elements),
+            ("zero_point", self.affine.zero_point),
+            ("scale", self.affine.scale),
+        )
+        return KernelCall("lab_quantize", (), fields)
 
 
 def _kernel(geometry: ConvGeometry, suffix: str) -> str:
@@ -200,15 +218,20 @@ def random_step(state: TrainingState) -> int:
     return value
 
 
-def random_at(key: int, index: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-    """``lab_random_at`` of ``firmware/runtime/lab_random.h``: uniform in [0, 2^24)."""
+def random_words(key: int, index: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """``lab_random_mix`` of ``firmware/runtime/lab_random.h``: the 32 bits at each index."""
     with np.errstate(over="ignore"):
         value = np.uint32(key) + index * np.uint32(0x85EBCA6B)
         for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
             value ^= value >> np.uint32(shift)
             value *= np.uint32(factor)
         value ^= value >> np.uint32(16)
-    return (value & np.uint32((1 << RANDOM_BITS) - 1)).astype(np.int64)
+    return value
+
+
+def random_at(key: int, index: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+    """``lab_random_at`` of ``firmware/runtime/lab_random.h``: uniform in [0, 2^24)."""
+    return (random_words(key, index) & np.uint32((1 << RANDOM_BITS) - 1)).astype(np.int64)
 
 
 def rounded_update(

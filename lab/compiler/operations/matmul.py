@@ -11,6 +11,7 @@ import torch
 
 from lab.compiler.graph import Clamp
 from lab.compiler.operations.copy import present
+from lab.compiler.operations.optimizer import sgd_flop
 from lab.compiler.program import Operation, Tensor, TrainingState, Update
 from lab.compiler.quantized import KernelCall
 
@@ -100,3 +101,6 @@ class MatMulSgd(Update):
 
     def macs(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
         return self.product.macs(inputs, outputs)
+
+    def flop(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
+        return super().flop(inputs, outputs) + sgd_flop(outputs[0].elements, self.weight_decay)

@@ -32,6 +32,11 @@ class Optimizer(ABC):
         """One line for tables and headers."""
 
 
+def sgd_flop(elements: int, weight_decay: float) -> int:
+    """Floating-point operations of plain SGD on so many elements: a product and a difference, twice with decay."""
+    return elements * (4 if weight_decay else 2)
+
+
 def _check(name: str, value: float, low: float, high: float) -> None:
     if not (low <= value and (value < high or (high == math.inf and math.isfinite(value)))):
         raise CompileError(f"{name} is {value}", hint=f"it must be at least {low:g} and below {high:g}")
@@ -220,6 +225,10 @@ class SgdUpdate(OptimizerUpdate):
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         fields = (*self.rows(outputs[0]), ("rate_scale", self.rate_scale), ("weight_decay", self.weight_decay))
         return KernelCall("lab_f32_sgd", (), fields, takes_state=True)
+
+    def flop(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
+        elements = outputs[0].elements if self.part is None else self.part.rows * self.part.columns
+        return sgd_flop(elements, self.weight_decay)
 
 
 @dataclass(frozen=True)

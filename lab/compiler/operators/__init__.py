@@ -14,4 +14,5 @@ from lab.compiler.operators import max_pool2d as max_pool2d
 from lab.compiler.operators import multiply as multiply
 from lab.compiler.operators import pad as pad
 from lab.compiler.operators import reshape as reshape
+from lab.compiler.operators import sample_norm as sample_norm
 from lab.compiler.operators import table as table

@@ -10,6 +10,7 @@ from lab.compiler.operators.clamp import Activation
 from lab.compiler.operators.conv2d import Conv2d
 from lab.compiler.operators.depthwise_conv2d import DepthwiseConv2d
 from lab.compiler.operators.linear import Linear
+from lab.compiler.operators.sample_norm import SampleNorm
 
 
 def fuse_activation(graph: Graph) -> Graph:
@@ -30,7 +31,7 @@ def clamped(operator: Operator, clamp: Clamp) -> Operator | None:
     """The operator followed by ``clamp``; ``None`` where it has no requantisation to carry it."""
     if isinstance(operator, Activation):
         return Activation(operator.clamp.then(clamp))
-    if isinstance(operator, (Conv2d, DepthwiseConv2d, Linear, Add)):
+    if isinstance(operator, (Conv2d, DepthwiseConv2d, Linear, Add, SampleNorm)):
         earlier = operator.activation
         return replace(operator, activation=clamp if earlier is None else earlier.then(clamp))
     return None

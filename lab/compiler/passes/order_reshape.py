@@ -1,4 +1,6 @@
-"""Make every reshape free: move the NCHW order of a flatten into the columns of the linear layer that reads it."""
+"""Make every reshape free: move the NCHW order of a flatten into the columns of the linear layer that reads it, and the
+order of a map into the rows of the linear layer that yields it.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,26 @@ def order_reshape(graph: Graph) -> Graph:
     """The graph in which the memory of every reshape's output is that of its input.
 
     Raises:
-        CompileError: a reshape whose result is not read by linear layers only (through activations).
+        CompileError: a reshape whose result is not read by linear layers only (through activations), and which does not
+            alone read a linear layer's either.
     """
     for node in graph.nodes:
         if isinstance(node.operator, Reshape) and not node.operator.is_alias(graph.shapes[node.inputs[0]]):
             order = node.operator.permutation(graph.shapes[node.inputs[0]])
-            graph = permute_readers(graph, node.output, order, node)
+            writer = graph.producer(node.inputs[0])
+            alone = graph.sole_consumer(node.inputs[0]) is node
+            if alone and writer is not None and isinstance(writer.operator, Linear):
+                graph = permute_rows(graph, writer, writer.operator, order)
+            else:
+                graph = permute_readers(graph, node.output, order, node)
             return order_reshape(graph.with_operator(node, replace(node.operator, memory_order=True)))
     return graph
+
+
+def permute_rows(graph: Graph, writer: Node, linear: Linear, order: Permutation) -> Graph:
+    """Let a linear layer yield its outputs in the order ``order`` of memory."""
+    weight, bias = (np.ascontiguousarray(one[order]) for one in (linear.weight, linear.bias))
+    return graph.with_operator(writer, replace(linear, weight=weight, bias=bias))
 
 
 def permute_readers(graph: Graph, value: str, order: Permutation, reshape: Node) -> Graph:

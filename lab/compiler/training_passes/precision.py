@@ -131,28 +131,36 @@ def _observe(program: Program, calibration: Sequence[torch.Tensor]) -> dict[str,
     def run(see: Observer) -> None:
         for sample in calibration:
             see(program.of_kind("input")[0].name, sample)
-            label = torch.zeros(target[0].shape, dtype=torch.int32 if program.classes else torch.float32)
+            kind = torch.int32 if program.classes else torch.float32
+            label = torch.zeros(target[0].shape, dtype=kind) if target else None
             bare.run(sample, label, bare.initial_memory(), observe=lambda name, x: see(name, x.float()))
 
     return collect(run, names)
 
 
 def _layers(program: Program) -> set[str]:
-    """Names of the forward steps the output needs, without a linear classifier and what follows it."""
+    """Names of the forward steps the output needs, without a linear classifier and what follows it.
+
+    A network with exits has several classifiers: linear layers behind which no other layer has weights.
+    """
     forward = [step for step in program.steps if step.phase == "forward"]
     needed, wanted = [], {program.output}
     for step in reversed(forward):
         if wanted.intersection(step.outputs):
             needed.append(step)
             wanted.update(step.inputs)
-    head = next((step for step in needed if isinstance(step.operation, (Conv2d, MatMul))), None)
-    if head is not None and isinstance(head.operation, MatMul):
-        behind = set(head.outputs)
-        for step in reversed(needed):
-            if behind.intersection(step.inputs):
-                behind.update(step.outputs)
-        needed = [step for step in needed if not behind.intersection(step.outputs)]
-    return {step.name for step in needed}
+    read_by_weights: set[str] = set()
+    behind: set[str] = set()
+    for step in needed:
+        before_weights = not read_by_weights.isdisjoint(step.outputs)
+        if isinstance(step.operation, MatMul) and not before_weights:
+            behind.update(step.outputs)
+        if isinstance(step.operation, (Conv2d, MatMul)) or before_weights:
+            read_by_weights.update(step.inputs)
+    for step in reversed(needed):
+        if behind.intersection(step.inputs):
+            behind.update(step.outputs)
+    return {step.name for step in needed if not behind.intersection(step.outputs)}
 
 
 def _check_gradients(work: _Int8) -> None:
@@ -170,8 +178,9 @@ def _check_gradients(work: _Int8) -> None:
 def _clamps_into_sums(program: Program) -> Program:
     """A clamp right behind a residual sum becomes part of it: the value before it is not quantised."""
     merged: dict[str, Step] = {}
+    quantised = _layers(program)
     for step in program.steps:
-        if not isinstance(step.operation, ClampValues) or step.phase != "forward":
+        if not isinstance(step.operation, ClampValues) or step.name not in quantised:
             continue
         before = program.producer(step.inputs[0])
         readers = [one for one in program.consumers(step.inputs[0]) if one is not step]

@@ -8,20 +8,22 @@ import re
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 
 from lab.errors import CompileError, ToolMissing
+from lab.system_packages import install
 
 QEMU = "qemu-system-arm"
 _SOURCE = Path(__file__).with_name("lab_count.c")
+_HEADER = Path(__file__).parents[1] / "instruction_class.h"
 _FLAGS = ("-std=c99", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
 
 
-def qemu_version() -> str:
-    """``QEMU x.y.z``, or an empty string where QEMU is not installed."""
-    program = shutil.which(QEMU)
+def qemu_version(name: str = QEMU) -> str:
+    """``QEMU x.y.z``, or an empty string where that program of QEMU is not installed."""
+    program = shutil.which(name)
     return "" if program is None else _version_of(program)
 
 
@@ -32,31 +34,48 @@ def _version_of(program: str) -> str:
     return f"QEMU {found.group(1)}" if found else "QEMU"
 
 
+def _version() -> tuple[int, int]:
+    found = re.search(r"(\d+)\.(\d+)", qemu_version())
+    return (0, 0) if found is None else (int(found[1]), int(found[2]))
+
+
 def _abi() -> int:
     """Plug-in ABI to ask for: QEMU 9 dropped version 1, and accepts 2 and newer (its qemu-plugin.h)."""
-    major = re.search(r"\d+", qemu_version())
-    return 2 if major is not None and int(major.group()) >= 9 else 1
+    return 2 if _version() >= (9, 0) else 1
+
+
+def _copies() -> int:
+    """Whether an instruction's bytes are copied: since QEMU 9.1, which changed that function in all ABI versions."""
+    return int(_version() >= (9, 1))
 
 
 @dataclass(frozen=True)
 class MarkerCount:
-    """Exact counts since the start of the emulator, at one store to the marker register."""
+    """Exact counts since the start of the emulator, at one store to the marker register.
+
+    Attributes:
+        instructions, loads, stores: all instructions; accesses of memory, of which one instruction may make several.
+        multiplies, divides, branches, floats: instructions of these classes, by opcode (``instruction_class.h``).
+    """
 
     instructions: int
     loads: int
     stores: int
+    multiplies: int = 0
+    divides: int = 0
+    branches: int = 0
+    floats: int = 0
 
     def since(self, earlier: MarkerCount) -> MarkerCount:
         """Counts between an earlier mark and this one."""
-        return MarkerCount(
-            self.instructions - earlier.instructions, self.loads - earlier.loads, self.stores - earlier.stores
-        )
+        pairs = zip(astuple(self), astuple(earlier), strict=True)
+        return MarkerCount(*(now - before for now, before in pairs))
 
 
 def plugin_path(folder: Path) -> Path:
     """Where the built plug-in for this source and this QEMU lies, whether it was built or not."""
-    source = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
-    return folder / "tcg_plugin" / f"{source}-abi{_abi()}" / "lab_count.so"
+    source = hashlib.sha256(_SOURCE.read_bytes() + _HEADER.read_bytes()).hexdigest()[:16]
+    return folder / "tcg_plugin" / f"{source}-abi{_abi()}{'-copies' if _copies() else ''}" / "lab_count.so"
 
 
 def build_plugin(folder: Path) -> Path:
@@ -71,16 +90,20 @@ def build_plugin(folder: Path) -> Path:
         return target
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        raise ToolMissing("no C compiler for QEMU's counting plug-in", hint="apt-get install gcc")
+        raise ToolMissing("no C compiler for QEMU's counting plug-in", hint=install("gcc"))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         built = Path(scratch) / target.name
-        command: list[str | Path] = [compiler, *_FLAGS, f"-DLAB_PLUGIN_ABI={_abi()}", "-o", built, _SOURCE]
+        command: list[str | Path] = [compiler, *_FLAGS, *_definitions(), "-o", built, _SOURCE]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise CompileError(f"{_SOURCE} does not compile:\n{result.stderr.strip()}")
         os.replace(built, target)
     return target
+
+
+def _definitions() -> tuple[str, str]:
+    return f"-DLAB_PLUGIN_ABI={_abi()}", f"-DLAB_PLUGIN_COPIES={_copies()}"
 
 
 def read_counts(path: Path) -> list[MarkerCount]:

@@ -1,4 +1,4 @@
-"""Mel-frequency cepstral coefficients of one-second clips: 49 frames × 10 coefficients at 8 kHz.
+"""Mel-frequency cepstral coefficients of one-second clips: 49 frames × 10 coefficients at 8 kHz, or as asked for.
 
 Definition: S. Davis and P. Mermelstein, "Comparison of parametric representations for monosyllabic word recognition in
 continuously spoken sentences", IEEE Trans. ASSP 28(4), 1980, section II: power spectrum of windowed frames, triangular
@@ -10,6 +10,7 @@ which is sampled at 16 kHz: the window of 40 ms and the hop of 20 ms are kept, h
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
 
@@ -20,19 +21,49 @@ FloatArray: TypeAlias = npt.NDArray[np.float32]
 
 SAMPLE_RATE_HZ = 8000
 CLIP_SAMPLES = SAMPLE_RATE_HZ
-WINDOW_SAMPLES = SAMPLE_RATE_HZ * 40 // 1000
-HOP_SAMPLES = SAMPLE_RATE_HZ * 20 // 1000
-FRAMES = 1 + (CLIP_SAMPLES - WINDOW_SAMPLES) // HOP_SAMPLES
-FFT_SAMPLES = 512
 MEL_BANDS = 40
 MEL_LOW_HZ = 20.0
-MEL_HIGH_HZ = SAMPLE_RATE_HZ / 2
 COEFFICIENTS = 10
 POWER_FLOOR = 1e-4
 """Added to each band's power before the logarithm. Clips peak at 1, so this is the level below which recordings differ
 by their noise and not by what is said; it also gives the silence of the padding a finite value."""
 
 _CLIPS_PER_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How clips of one second are cut into frames of 40 ms every 20 ms.
+
+    Attributes:
+        rate_hz: samples of a clip.
+        padded: half a window of zeros stands on both sides, so that a frame is centred on every 20 ms: 51 instead of
+            49.
+    """
+
+    rate_hz: int = SAMPLE_RATE_HZ
+    padded: bool = False
+
+    @property
+    def window_samples(self) -> int:
+        return self.rate_hz * 40 // 1000
+
+    @property
+    def hop_samples(self) -> int:
+        return self.rate_hz * 20 // 1000
+
+    @property
+    def fft_samples(self) -> int:
+        """The next power of two."""
+        return 1 << (self.window_samples - 1).bit_length()
+
+    @property
+    def frames(self) -> int:
+        padding = self.window_samples // 2 * 2 if self.padded else 0
+        return 1 + (self.rate_hz + padding - self.window_samples) // self.hop_samples
+
+
+EIGHT_KHZ = Framing()
 
 
 def one_second(clip: npt.NDArray[np.int16]) -> FloatArray:
@@ -63,51 +94,57 @@ def _mel(frequencies_hz: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 @cache
-def mel_filters() -> FloatArray:
-    """Triangular filters, peak 1, equally wide in mel between 20 Hz and 4 kHz; shape (257 bins, 40 bands)."""
-    low_mel, high_mel = _mel([MEL_LOW_HZ, MEL_HIGH_HZ])
+def mel_filters(framing: Framing = EIGHT_KHZ) -> FloatArray:
+    """Triangular filters, peak 1, equally wide in mel between 20 Hz and half the rate; shape (bins, 40 bands), 257 bins
+    at 8 kHz.
+    """
+    low_mel, high_mel = _mel([MEL_LOW_HZ, framing.rate_hz / 2])
     edges_mel = np.linspace(low_mel, high_mel, MEL_BANDS + 2)
-    bins_mel = _mel(np.fft.rfftfreq(FFT_SAMPLES, 1 / SAMPLE_RATE_HZ))[:, np.newaxis]
+    bins_mel = _mel(np.fft.rfftfreq(framing.fft_samples, 1 / framing.rate_hz))[:, np.newaxis]
     width = edges_mel[1] - edges_mel[0]
     triangles = np.maximum(0.0, 1.0 - np.abs(bins_mel - edges_mel[1:-1]) / width)
     return np.asarray(triangles, dtype=np.float32)
 
 
 @cache
-def _window() -> FloatArray:
-    """Periodic Hann window, shape (320,)."""
-    phase = 2 * np.pi * np.arange(WINDOW_SAMPLES) / WINDOW_SAMPLES
+def _window(samples: int) -> FloatArray:
+    """Periodic Hann window, shape (samples,)."""
+    phase = 2 * np.pi * np.arange(samples) / samples
     return (0.5 - 0.5 * np.cos(phase)).astype(np.float32)
 
 
-def mfcc(clips: FloatArray) -> FloatArray:
+def mfcc(clips: FloatArray, framing: Framing = EIGHT_KHZ) -> FloatArray:
     """MFCCs of one-second clips.
 
     Args:
-        clips: float32, shape (n, 8000), as :func:`one_second` yields them.
+        clips: float32, shape (n, rate), as :func:`one_second` yields them at 8 kHz.
+        framing: of the frames.
 
     Returns:
-        float32, shape (n, 49, 10): the first 10 coefficients of the orthonormal DCT-II over the natural logarithm of
-        the 40 mel band powers, the zeroth (loudness) included.
+        float32, shape (n, frames, 10), 49 frames at 8 kHz: the first 10 coefficients of the orthonormal DCT-II over the
+        natural logarithm of the 40 mel band powers, the zeroth (loudness) included.
 
     Raises:
         ValueError: the clips are not one second long.
     """
-    if clips.ndim != 2 or clips.shape[1] != CLIP_SAMPLES:
-        raise ValueError(f"clips of shape (n, {CLIP_SAMPLES}) are needed, got {clips.shape}")
-    features = np.empty((len(clips), FRAMES, COEFFICIENTS), dtype=np.float32)
+    if clips.ndim != 2 or clips.shape[1] != framing.rate_hz:
+        raise ValueError(f"clips of shape (n, {framing.rate_hz}) are needed, got {clips.shape}")
+    features = np.empty((len(clips), framing.frames, COEFFICIENTS), dtype=np.float32)
     for start in range(0, len(clips), _CLIPS_PER_BATCH):
         batch = slice(start, start + _CLIPS_PER_BATCH)
-        features[batch] = _mfcc_batch(clips[batch])
+        features[batch] = _mfcc_batch(clips[batch], framing)
     return features
 
 
-def _mfcc_batch(clips: FloatArray) -> FloatArray:
+def _mfcc_batch(clips: FloatArray, framing: Framing) -> FloatArray:
     import scipy.fft
 
-    frames = np.lib.stride_tricks.sliding_window_view(clips, WINDOW_SAMPLES, axis=1)[:, ::HOP_SAMPLES]
-    spectrum = scipy.fft.rfft(frames * _window(), n=FFT_SAMPLES, axis=2)
+    if framing.padded:
+        clips = np.pad(clips, ((0, 0), (framing.window_samples // 2,) * 2))
+    windows = np.lib.stride_tricks.sliding_window_view(clips, framing.window_samples, axis=1)
+    frames = windows[:, :: framing.hop_samples]
+    spectrum = scipy.fft.rfft(frames * _window(framing.window_samples), n=framing.fft_samples, axis=2)
     power = spectrum.real**2 + spectrum.imag**2
-    bands = np.log(power @ mel_filters() + np.float32(POWER_FLOOR))
+    bands = np.log(power @ mel_filters(framing) + np.float32(POWER_FLOOR))
     cepstrum = scipy.fft.dct(bands, type=2, norm="ortho", axis=2)
     return np.asarray(cepstrum[:, :, :COEFFICIENTS], dtype=np.float32)

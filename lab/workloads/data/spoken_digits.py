@@ -7,9 +7,7 @@ repository's ``recordings`` folder straight from the zip, without unpacking it.
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-import wave
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lab.errors import ConfigError
+from lab.workloads.data.recordings import Int16Array, decode_wav
 
-Int16Array: TypeAlias = npt.NDArray[np.int16]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
 ARCHIVE = "free-spoken-digit-dataset.zip"
@@ -109,7 +107,7 @@ def load(folder: Path) -> Recordings:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.namelist():
                 if match := _RECORDING.fullmatch(entry):
-                    clip = _decode(archive.read(entry), f"{path}:{entry}")
+                    clip = decode_wav(archive.read(entry), f"{path}:{entry}", SAMPLE_RATE_HZ, HINT)
                     found.append((match["speaker"], int(match["digit"]), int(match["take"]), clip))
     except zipfile.BadZipFile as error:
         raise ConfigError(f"{path} cannot be read as a zip archive: {error}", hint=HINT) from error
@@ -136,19 +134,3 @@ def _checksum_lines(text: str) -> list[tuple[str, str]]:
     """(file, digest) of each line of ``sha256sum`` output; files are relative to the folder, with or without ``./``."""
     parts = (line.split(maxsplit=1) for line in text.splitlines())
     return [(part[1].removeprefix("*").removeprefix("./"), part[0]) for part in parts if len(part) == 2]
-
-
-def _decode(data: bytes, where: str) -> Int16Array:
-    try:
-        with wave.open(io.BytesIO(data)) as recording:
-            form = (recording.getframerate(), recording.getnchannels(), recording.getsampwidth())
-            frames = recording.readframes(recording.getnframes())
-    except (wave.Error, EOFError) as error:
-        raise ConfigError(f"{where} is no WAV recording: {error}", hint=HINT) from error
-    if form != (SAMPLE_RATE_HZ, 1, 2):
-        raise ConfigError(
-            f"{where} is {form[0]} Hz, {form[1]} channels, {form[2]} bytes per sample; "
-            f"{SAMPLE_RATE_HZ} Hz, 1 channel, 2 bytes are needed",
-            hint=HINT,
-        )
-    return np.frombuffer(frames, dtype="<i2").astype(np.int16)

@@ -16,7 +16,7 @@ from lab.compiler.importers import import_model
 from lab.compiler.model import CompiledModel, FloatArray
 from lab.errors import ConfigError, WorkloadError
 from lab.events import Job
-from lab.workloads.base import Dataset, Figure, Int8Array, Prepared, Score
+from lab.workloads.base import EVERY_CLASS, Claim, Dataset, DeviceClass, Figure, Int8Array, Prepared, Score
 
 SEED = 20
 SAMPLES = 16
@@ -57,6 +57,10 @@ class ModelFile:
 
     family: str = "inference"
     systems: tuple[str, ...] = ()
+    classes: tuple[DeviceClass, ...] = EVERY_CLASS
+    baselines: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    missing: str = ""
 
     def __init__(self, path: str) -> None:
         self.id = path

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from lab.errors import ConfigError
 from lab.workloads import classification
-from lab.workloads.base import Prepared, Workload
+from lab.workloads.base import EVERY_CLASS, Claim, DeviceClass, Prepared, Workload
 from lab.workloads.classification import Bounds, Recipe, Samples, Task
 from lab.workloads.data import augmentation, digits, mfcc, spoken_digits
 from lab.workloads.fitting import Plan
@@ -169,6 +169,10 @@ class SpokenDigits:
     title: str = "Spoken digits of an unseen speaker, depthwise-separable CNN, int8"
     family: str = "inference"
     systems: tuple[str, ...] = ()
+    classes: tuple[DeviceClass, ...] = EVERY_CLASS
+    baselines: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    missing: str = ""
 
     def __init__(self, speech_plan: Plan = SPEECH_PLAN, image_plan: Plan = IMAGE_PLAN, bounds: Bounds = BOUNDS) -> None:
         self._speech_plan = speech_plan
@@ -212,7 +216,8 @@ def _held_out_speaker(variant: str) -> str:
 
 def _sources() -> tuple[Path, ...]:
     data = Path(spoken_digits.__file__).parent
-    return (Path(__file__), *data.glob("*.py"))
+    names = ("augmentation", "digits", "mfcc", "recordings", "spoken_digits")
+    return (Path(__file__), *(data / f"{name}.py" for name in names))
 
 
 WORKLOAD: Workload = SpokenDigits()

@@ -64,15 +64,21 @@ class BottleneckNet(nn.Sequential):
         channels: channels of the input and of the first convolution.
         rows: the bottlenecks.
         classes: number of logits.
+        mixed: channels of a 1×1 convolution in front of the average; 0 for none.
     """
 
-    def __init__(self, channels: tuple[int, int], rows: tuple[Bottleneck, ...], classes: int) -> None:
+    def __init__(
+        self, channels: tuple[int, int], rows: tuple[Bottleneck, ...], classes: int, *, mixed: int = 0
+    ) -> None:
         super().__init__()
         inputs = channels[1]
         self.add_module("stem", conv_norm(conv2d(*channels, 3, stride=2), nn.ReLU6()))
         for number, row in enumerate(rows, start=1):
             self.add_module(f"block{number}", InvertedBottleneck(inputs, row))
             inputs = row.outputs
+        if mixed:
+            self.add_module("mix", conv_norm(conv2d(inputs, mixed, 1), nn.ReLU6()))
+            inputs = mixed
         self.add_module("pool", nn.AdaptiveAvgPool2d(1))
         self.add_module("flatten", nn.Flatten())
         self.add_module("classifier", nn.Linear(inputs, classes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from itertools import pairwise
 
 import torch
@@ -18,6 +19,13 @@ def logits(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = network(inputs)
     network.train(was_training)
     return result
+
+
+def exported(network: nn.Module, example: torch.Tensor) -> bytes:
+    """``network`` in evaluation mode as ``torch.export`` saves it, for inputs of ``example``'s very shape."""
+    archive = io.BytesIO()
+    torch.export.save(torch.export.export(copy.deepcopy(network).eval(), (example,)), archive)
+    return archive.getvalue()
 
 
 def folded(network: nn.Module) -> nn.Module:

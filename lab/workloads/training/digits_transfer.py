@@ -9,12 +9,11 @@ from the same bits and the same network in PyTorch's float32, for comparison.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
@@ -25,18 +24,31 @@ import numpy.typing as npt
 import lab.compiler
 from lab import progress
 from lab.compiler.model import CompiledModel, CompiledTraining
-from lab.errors import ConfigError, WorkloadError
+from lab.errors import WorkloadError
 from lab.events import Job
 from lab.runtime_files import RUNTIME
 from lab.training import training_job
 from lab.workloads import cache as cached
-from lab.workloads.base import Dataset, Figure, Int8Array, Prepared, Score, TrainingPlan
+from lab.workloads.base import (
+    EVERY_CLASS,
+    Claim,
+    Dataset,
+    DeviceClass,
+    Figure,
+    Int8Array,
+    Prepared,
+    Score,
+    TorchProgram,
+    TrainingPlan,
+)
 from lab.workloads.classification import model_from_json, model_to_json
 from lab.workloads.data import digits
-from lab.workloads.fitting import Plan
+from lab.workloads.options import Allowed, one_of, read, within
+from lab.workloads.training import autograd_program
+from lab.workloads.training.autograd_program import Steps
+from lab.workloads.training.turned_digits import IMAGES, PRETRAINING, SEED, SOURCES, Data, load, pretrained
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from lab.compiler.update_schemes import UpdateScheme
@@ -46,12 +58,6 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 Update: TypeAlias = Literal["sparse", "full", "last", "bias"]
 Precision: TypeAlias = Literal["int8", "float32"]
 
-SEED = 1
-IMAGES = (16, 32, 48, 64)
-HELD_OUT_SHARE = 0.2
-NOISE = 0.3
-CALIBRATION_IMAGES = 200
-PRETRAINING = Plan(epochs=8, batch=64, learning_rate=6e-3)
 MAX_LOSS_ERROR = 0.02
 MAX_UPDATE_ERROR = 0.25
 """How far a device may be from the host's build of the same C: in the median of the losses, and in the distance of the
@@ -82,42 +88,24 @@ class Variant:
     evaluated: int = 200
 
 
+ALLOWED: tuple[Allowed, ...] = (
+    one_of("image", IMAGES),
+    one_of("update", get_args(Update)),
+    one_of("precision", get_args(Precision)),
+    within("samples", 1, 1400),
+    within("epochs", 1, math.inf, "at least 1"),
+    within("rate", math.nextafter(0, 1), math.nextafter(10, 0), "above 0 and below 10"),
+    within("evaluated", 1, 350),
+)
+
+
 def parse(text: str) -> Variant:
     """A variant from ``image=48,update=full``; what is not named keeps its default.
 
     Raises:
         ConfigError: an unknown name or a value that is not allowed.
     """
-    variant, defaults = Variant(), asdict(Variant())
-    for item in filter(None, text.split(",")):
-        name, _, value = item.partition("=")
-        if name not in defaults:
-            near = difflib.get_close_matches(name, defaults, n=1)
-            raise ConfigError(
-                f"digits-transfer has no option '{name}' (in the variant '{text}')",
-                hint=f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(defaults)}",
-            )
-        try:
-            variant = replace(variant, **{name: type(defaults[name])(value)})
-        except ValueError:
-            raise ConfigError(f"digits-transfer: {name}={value} is no {type(defaults[name]).__name__}") from None
-    _check(variant)
-    return variant
-
-
-def _check(variant: Variant) -> None:
-    limits = (
-        ("image", variant.image in IMAGES, "one of " + ", ".join(map(str, IMAGES))),
-        ("update", variant.update in get_args(Update), "one of " + ", ".join(get_args(Update))),
-        ("precision", variant.precision in get_args(Precision), "one of " + ", ".join(get_args(Precision))),
-        ("samples", 1 <= variant.samples <= 1400, "1 to 1400"),
-        ("epochs", variant.epochs >= 1, "at least 1"),
-        ("rate", 0 < variant.rate < 10, "above 0 and below 10"),
-        ("evaluated", 1 <= variant.evaluated <= 350, "1 to 350"),
-    )
-    for name, allowed, what in limits:
-        if not allowed:
-            raise ConfigError(f"digits-transfer: {name}={getattr(variant, name)} is not allowed", hint=what)
+    return read("digits-transfer", Variant(), ALLOWED, text)
 
 
 def scheme_of(update: Update) -> UpdateScheme:
@@ -214,7 +202,11 @@ class DigitsTransfer:
     id: str = "digits-transfer"
     title: str = "Training on the device: DigitsMB learns turned digits, int8 sparse update"
     family: str = "training"
-    systems: tuple[str, ...] = ("S214",)
+    systems: tuple[str, ...] = ()
+    classes: tuple[DeviceClass, ...] = EVERY_CLASS
+    baselines: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    missing: str = ""
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Train the network on upright digits, compile it, and compute what the device must come to; cached.
@@ -254,6 +246,7 @@ class DigitsTransfer:
                 Figure("arena.lower_bound", training.lower_bound_bytes, "bytes", "largest set of tensors live at once"),
             ),
             training=TrainingPlan(_job(chosen, arrays), expectation.check_training),
+            program=lambda: _program(chosen, digest, cache),
         )
 
 
@@ -295,47 +288,21 @@ def _key(variant: Variant, digest: str) -> str:
         "pretraining": json.dumps(asdict(PRETRAINING), sort_keys=True),
         **{package: version(package) for package in ("numpy", "torch")},
     }
-    workloads = Path(__file__).parents[1]
     compiler = Path(lab.compiler.__file__).parent.rglob("*.py")
-    return cached.key(
-        parts, [Path(__file__), workloads / "fitting.py", *workloads.glob("networks/*.py"), *compiler,
-                *RUNTIME.rglob("*.[ch]")]
-    )  # fmt: skip
+    own = (Path(__file__), Path(autograd_program.__file__))
+    return cached.key(parts, [*own, *SOURCES, *compiler, *RUNTIME.rglob("*.[ch]")])
 
 
 # ---- what is cached -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Data:
-    """Upright and turned images, (n, 1, H, W), −1 … 1 and noise, labels, and who is held out."""
-
-    upright: torch.Tensor
-    turned: torch.Tensor
-    labels: torch.Tensor
-    training: IntArray
-    held_out: IntArray
-
-
-def _data(image: int) -> _Data:
-    import torch
-
-    images = digits.load()
-    training, held_out = digits.stratified_split(images.digits, HELD_OUT_SHARE, SEED)
-    pixels = torch.from_numpy(images.pixels)[:, None]
-    upright = 2 * torch.nn.functional.interpolate(pixels, size=(image, image), mode="bilinear") - 1
-    noise = NOISE * torch.randn((2, *upright.shape), generator=torch.Generator().manual_seed(SEED))
-    turned = torch.rot90(upright, 1, (2, 3)) + noise[1]
-    return _Data(upright + noise[0], turned, torch.from_numpy(images.digits), training, held_out)
 
 
 def _produce(variant: Variant, cache: Path) -> cached.Entry:
     from lab.compiler.host import HostTraining
     from lab.workloads.networks import logits
 
-    data = _data(variant.image)
-    network = _pretrained(variant.image, data, cache)
-    chosen = np.random.default_rng(SEED).permutation(data.training)[: variant.samples]
+    data = load(variant.image)
+    network = pretrained(variant.image, data, cache)
+    chosen = data.chosen(variant.samples)
     asked = data.held_out[: variant.evaluated]
     with progress.step("digits-transfer: compiling", quiet_below_s=2.0):
         model = _compiled(variant, network, data)
@@ -376,43 +343,32 @@ def _produce(variant: Variant, cache: Path) -> cached.Entry:
     return cached.Entry(json.dumps(document), arrays)
 
 
-def _pretrained(image: int, data: _Data, cache: Path) -> nn.Module:
-    """The network that knows upright digits, batch norm folded; cached, since every update scheme starts from it."""
-    import torch
-
-    from lab.workloads.fitting import fit, seeded
-    from lab.workloads.networks import digits_mb, folded
-
-    workloads = Path(__file__).parents[1]
-    parts = {"image": str(image), "plan": json.dumps(asdict(PRETRAINING)), "torch": version("torch"),
-             "data": digits.digest(digits.find())}  # fmt: skip
-    sources = [Path(__file__), workloads / "fitting.py", *workloads.glob("networks/*.py")]
-
-    def produce() -> cached.Entry:
-        with seeded(SEED):
-            network = digits_mb()
-            images, labels = data.upright[data.training], data.labels[data.training]
-            fit(network, images, labels, PRETRAINING, SEED, f"digits-transfer: pre-training on {len(images)} images")
-        state = network.state_dict()
-        arrays = {f"tensor_{n}": tensor.numpy() for n, tensor in enumerate(state.values())}
-        return cached.Entry(json.dumps(list(state)), arrays)
-
-    entry = cached.obtain(cache / "workloads", "digits-mb", cached.key(parts, sources), produce)
-    network = digits_mb()
-    names = json.loads(entry.document)
-    network.load_state_dict({name: torch.from_numpy(np.array(entry.arrays[f"tensor_{n}"]))
-                             for n, name in enumerate(names)})  # fmt: skip
-    return folded(network)
+def _program(variant: Variant, digest: str, cache: Path) -> TorchProgram:
+    """For PyTorch on the device: whole tensors of the chosen layers change, since it knows no part of a channel."""
+    entry = cached.obtain(
+        cache / "workloads", "digits-transfer-torch", _key(variant, digest), lambda: _produce_program(variant, cache)
+    )
+    return autograd_program.program(entry, variant.epochs, variant.rate, SEED)
 
 
-def _compiled(variant: Variant, network: nn.Module, data: _Data) -> CompiledModel:
+def _produce_program(variant: Variant, cache: Path) -> cached.Entry:
+    from lab.compiler.layer_costs import layer_list
+    from lab.compiler.update_schemes import selection
+
+    data = load(variant.image)
+    network = pretrained(variant.image, data, cache)
+    names = selection(scheme_of(variant.update), layer_list(network, data.turned[:1]))
+    steps = Steps(data.chosen(variant.samples), data.held_out[: variant.evaluated], variant.epochs, variant.rate, SEED)
+    return autograd_program.produce("digits-transfer", network, names, data.turned, data.labels, steps)
+
+
+def _compiled(variant: Variant, network: nn.Module, data: Data) -> CompiledModel:
     import torch
 
     from lab.compiler.layer_costs import layer_list
     from lab.compiler.update_schemes import selection
 
-    both = (data.upright[data.training], data.turned[data.training])
-    calibration = torch.cat([images[: CALIBRATION_IMAGES // 2] for images in both])
+    calibration = data.calibration()
     example = data.turned[:1]
     return lab.compiler.compile(
         network,
@@ -425,7 +381,7 @@ def _compiled(variant: Variant, network: nn.Module, data: _Data) -> CompiledMode
     )
 
 
-def _in_pytorch(variant: Variant, network: nn.Module, data: _Data, chosen: IntArray) -> nn.Module:
+def _in_pytorch(variant: Variant, network: nn.Module, data: Data, chosen: IntArray) -> nn.Module:
     """The same steps in float32 by ``torch.optim.SGD``."""
     import copy
 

@@ -1,0 +1,5 @@
+set(LAB_TOOLCHAIN arm-none-eabi)
+set(LAB_CPU_FLAGS -mcpu=cortex-m3 -mthumb)
+set(LAB_BOARD_FAMILY msf2)
+set(LAB_BOARD_PARTS ns16550)
+set(LAB_BOARD_CLOCK down)

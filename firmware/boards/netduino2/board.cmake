@@ -1,0 +1,5 @@
+set(LAB_TOOLCHAIN arm-none-eabi)
+set(LAB_CPU_FLAGS -mcpu=cortex-m3 -mthumb)
+set(LAB_BOARD_FAMILY stm32f4)
+set(LAB_BOARD_PARTS stm32)
+set(LAB_BOARD_CLOCK stm32_virtual)

@@ -1,0 +1,5 @@
+set(LAB_TOOLCHAIN arm-none-eabi)
+set(LAB_CPU_FLAGS -mcpu=cortex-m4 -mfpu=fpv4-sp-d16 -mfloat-abi=hard -mthumb)
+set(LAB_BOARD_FAMILY stm32f4)
+set(LAB_BOARD_PARTS stm32)
+set(LAB_BOARD_CLOCK stm32_virtual)

@@ -1,0 +1,6 @@
+set(LAB_TOOLCHAIN zig)
+set(LAB_CPU_FLAGS -target riscv32-freestanding-none -mcpu=generic_rv32+m+a+c -mabi=ilp32)
+set(LAB_BOARD_CORE riscv)
+set(LAB_BOARD_FAMILY sifive)
+set(LAB_BOARD_CLOCK mcycle)
+set(LAB_BOARD_SLEEP clint)

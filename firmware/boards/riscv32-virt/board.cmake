@@ -1,0 +1,7 @@
+set(LAB_TOOLCHAIN zig)
+set(LAB_CPU_FLAGS -target riscv32-freestanding-none -mcpu=generic_rv32+m+a+f+d+c -mabi=ilp32d)
+set(LAB_BOARD_CORE riscv)
+set(LAB_BOARD_FAMILY riscv_virt)
+set(LAB_BOARD_PARTS ns16550)
+set(LAB_BOARD_CLOCK mcycle)
+set(LAB_BOARD_SLEEP clint)

@@ -1,0 +1,29 @@
+/* SGD on the weights of lab_f32_blocks, with gradient and weight masks that follow the training, fp32.
+ *
+ * gradient [rows] of the layer's output, input [4 * n]; weights, blocks as in lab_f32_blocks, both changed.
+ *
+ * Gradient mask: weights[row] -= rate_scale * learning_rate * gradient[row] * input in the rows with
+ * |gradient[row]| > *threshold alone. The threshold then grows or shrinks by a tenth, so that about `changed` rows are
+ * above it; where `changed` is `rows` it stays as it is.
+ *
+ * Weight mask: in every step whose number `renew_steps` divides, one row, the next in turn, gives up the block whose
+ * weights are the smallest, by the sum of magnitudes, for one at random that it has not, which begins at zero. 0: never.
+ * A row keeps fewer blocks than there are (`inputs`) where renew_steps is not 0.
+ *
+ * Takes one step of state->random per renewal. No scratch; nothing may overlap. */
+#ifndef LAB_F32_BLOCKS_SGD_H
+#define LAB_F32_BLOCKS_SGD_H
+
+#include "lab_training.h"
+
+typedef struct {
+    int32_t rows, kept, inputs; /* inputs: blocks of the input */
+    int32_t changed;
+    int32_t renew_steps;
+    float rate_scale;
+} lab_f32_blocks_sgd_t;
+
+void lab_f32_blocks_sgd(const lab_f32_blocks_sgd_t *layer, const float *gradient, const float *input, float *weights,
+                        uint8_t *blocks, float *threshold, lab_training_state_t *state);
+
+#endif

@@ -1,0 +1,170 @@
+"""Methods on devices, one after the other, with what came of them on the terminal and in a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from lab.errors import ConfigError, InfrastructureError, LabError
+from lab.paths import cache_dir, reports_dir, store_dir
+from lab.units import format_quantity
+
+if TYPE_CHECKING:
+    from lab.comparison import Sizes
+    from lab.inventory import Device
+    from lab.workloads.base import Workload
+    from measurements.record import Run
+    from measurements.report.method_table import Unmeasured
+    from measurements.store import Store
+
+
+def run_everywhere(
+    cells: Sequence[tuple[Device, Workload]],
+    variant: str,
+    sizes: Sizes,
+    *,
+    baselines: bool,
+    left_out: Sequence[Unmeasured] | None = None,
+    resumed: str = "",
+) -> int:
+    """Run methods and their baselines on every device that can be had, and write the report.
+
+    What goes wrong with one is told, and the others run all the same. What a passing fault of the bench stopped is
+    run once more.
+
+    Args:
+        cells: devices of the bench, and what runs on each.
+        variant: of all of them; alternatives (``network=cnn|ds-cnn``) run one after the other.
+        sizes: how much is measured.
+        baselines: whether those run too.
+        left_out: of a comparison of methods, what is not to run and why; its report has a row for each.
+        resumed: session to go on with; what passed there beside its baselines is not measured again.
+
+    Returns:
+        Exit status: 1 where anything failed, or nothing ran.
+
+    Raises:
+        ConfigError: there is no session to go on with.
+    """
+    from lab.comparison import alternatives
+    from lab.doctor import availability
+    from lab.reporting import mirror, new_session_id, report_session
+    from measurements.report.method_table import Unmeasured
+    from measurements.store import Store
+
+    session_id, failed = resumed or new_session_id(), False
+    without: list[Unmeasured] = list(left_out or ())
+    with Store(store_dir()) as store:
+        there = _last_runs(store, resumed) if resumed else {}
+        for entry, method in cells:
+            unmetered = "it has no meter, and --energy asks for energy" if sizes.energy and entry.meter is None else ""
+            reason = unmetered or availability(entry)
+            if reason:
+                click.echo(f"{entry.name}: skipped: {reason}")
+                without.append(Unmeasured(entry.name, method.id, variant, reason, is_failure=False))
+                continue
+            for chosen in alternatives(variant):
+                if _is_compared(there, entry, method, chosen):
+                    click.echo(f"{entry.name}: {method.id} passed in this session")
+                    continue
+                wrong = _run(entry, method, chosen, sizes, store, session_id, baselines=baselines)
+                if wrong is not None:
+                    failed = True
+                    without.append(Unmeasured(entry.name, method.id, chosen, wrong.message.splitlines()[0]))
+    told_of = None if left_out is None else without
+    page = report_session(store_dir(), session_id, reports_dir(), unmeasured=told_of)
+    if page is not None:
+        click.echo(f"report: {page}")
+    if told := mirror(store_dir()):
+        click.echo(told)
+    return 1 if failed or page is None else 0
+
+
+def _last_runs(store: Store, session_id: str) -> dict[tuple[str, str, str], Run]:
+    """The last run of each device, workload and variant in a session.
+
+    Raises:
+        ConfigError: there is no such session.
+    """
+    runs = store.runs(session_id)
+    if not runs:
+        found = f"{store.path} holds no runs of session {session_id!r}"
+        raise ConfigError(found, hint="`lab report --list` names them")
+    return {(run.provenance.device, run.provenance.workload, run.provenance.variant): run for run in runs}
+
+
+def _is_compared(there: Mapping[tuple[str, str, str], Run], entry: Device, method: Workload, variant: str) -> bool:
+    """Whether a method passed, its claims were judged, and no baseline that ran beside it was refused."""
+    from lab.comparison import baselines_of, joined
+
+    own = there.get((entry.name, method.id, variant))
+    if own is None or own.status != "passed" or not own.detail.claims:
+        return False
+    beside = [there.get((entry.name, method.id, joined(variant, one))) for one in baselines_of(method, variant)]
+    return all(run is None or run.status == "passed" for run in beside)
+
+
+def _run(
+    entry: Device, method: Workload, variant: str, sizes: Sizes, store: Store, session_id: str, *, baselines: bool
+) -> LabError | None:
+    """Run one method on one device, and once more what a passing fault stopped; what went wrong, None where nothing
+    did."""
+    arguments = (entry, method, variant, sizes, store, session_id)
+    wrong = _tried(*arguments, baselines=baselines)
+    if isinstance(wrong, InfrastructureError) and wrong.transient:
+        click.echo(f"{entry.name}: {method.id} once more", err=True)
+        return _tried(*arguments, baselines=baselines)
+    return wrong
+
+
+def _tried(
+    entry: Device, method: Workload, variant: str, sizes: Sizes, store: Store, session_id: str, *, baselines: bool
+) -> LabError | None:
+    """One try; what went wrong, None where nothing did."""
+    from lab.comparison import run_on
+    from lab.devices.connect import connected
+    from lab.ending import rested
+    from lab.lease import held
+
+    try:
+        with (
+            held(entry, "lab run") as fence,
+            connected(entry, cache_dir(), fence) as device,
+            rested(entry.name, device, fence),
+        ):
+            compared = run_on(
+                entry, device, method, variant, store, session_id, sizes, cache_dir(), baselines=baselines,
+                told=_print_run,
+            )  # fmt: skip
+            _print_claims(compared.method.run)
+            compared.check()
+    except LabError as error:
+        click.echo("\n".join((f"{entry.name}: {error}", *getattr(error, "__notes__", ()))), err=True)
+        return error
+    return None
+
+
+def _print_run(run: Run) -> None:
+    click.echo(f"{run.provenance.device}: {run.provenance.workload} {run.status}")
+    width = max((len(record.region) for record in run.records), default=0)
+    for record in run.records:
+        interval = f" [{format_quantity(record.ci_low, record.unit)}, {format_quantity(record.ci_high, record.unit)}]"
+        shown = interval if record.ci_low != record.ci_high else ""
+        if record.class_uncertainty is not None:
+            # The interval alone would pass for all that a figure may be off by.
+            shown += f" class ±{format_quantity(record.class_uncertainty, record.unit)}"
+        value = format_quantity(record.median, record.unit)
+        click.echo(f"  {record.region:{width}} {record.metric:22} {value}{shown}  n={record.n} {record.source}")
+    metered = (record.note for record in run.records if record.class_uncertainty is not None and record.note)
+    for note in dict.fromkeys(metered):
+        click.echo(f"  energy: {note}")
+
+
+def _print_claims(run: Run) -> None:
+    for one in run.detail.claims:
+        bound = f", must be {one.bound}" if one.bound and one.enforced else ""
+        figures = f"{one.found}; paper {one.said}{bound}: {one.verdict}"
+        click.echo(f"  {one.system} {one.metric} [{one.region}] against {one.baseline or 'its own run'}: {figures}")
+        click.echo(f"    {one.text} ({one.source}) {one.why}")

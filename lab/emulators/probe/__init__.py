@@ -1,0 +1,1 @@
+"""A virtual debug probe: CMSIS-DAP in front of an emulated core, as a plug-in of pyOCD."""

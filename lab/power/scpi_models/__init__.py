@@ -1,0 +1,1 @@
+"""SCPI dialects of instrument families, one file each."""

@@ -1,0 +1,1 @@
+"""Power switches, one file each, behind the interface of ``base.py``."""

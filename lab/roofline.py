@@ -1,0 +1,48 @@
+"""What a device does at most, and what a training step made of it: the runner's job ``peaks`` and the counts beside it.
+
+``docs/wire.md`` describes the job; :mod:`measurements.roofline` makes records of what it reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lab.devices.base import Device, RegionCount
+from lab.events import Hello, Job
+from lab.passes import Capture, collect
+from lab.training import LAYER
+from measurements.record import PlannedStep, Record
+from measurements.roofline import Accesses, layer_region, peak_records, with_step
+from measurements.training import REGIONS
+
+WINDOWS = 5
+LEAST_US = 2000
+"""Of a window: long beside the resolution of any clock here, and 50,000 instructions of the slowest emulated core."""
+
+
+def measure_peaks(device: Device, hello: Hello) -> tuple[Record, ...]:
+    """Run the two loops on a device whose image has them, and make records of their rates.
+
+    The arena is written over; variables stay.
+
+    Raises:
+        ProtocolError: the device reported no peaks.
+        DeviceError, InfrastructureError: the job did not come to its end, or the image has no such job.
+    """
+    job = Job("peaks", b"", 0, warmup=0, repeats=WINDOWS, marker_line=False, parameters={"least": LEAST_US})
+    capture = Capture()
+    for _ in collect(device, job, capture):
+        pass
+    per_pass = {one.name.partition("/")[0]: one.value for one in capture.metrics}
+    return peak_records(capture.events, per_pass, hello.clock_hz, device.identity.source)
+
+
+def accesses_of(counts: Iterable[RegionCount], steps: Sequence[PlannedStep]) -> dict[str, Accesses]:
+    """Exact counts of a profiled training step by region: of its phases, of all of it, and of its parts."""
+    found: dict[str, Accesses] = {}
+    for one in counts:
+        if one.region in REGIONS:
+            found.setdefault(one.region, Accesses(one.instructions, one.loads, one.stores))
+        elif one.region == LAYER and one.index < len(steps):
+            found[layer_region(one.index, steps[one.index])] = Accesses(one.instructions, one.loads, one.stores)
+    return with_step(found)

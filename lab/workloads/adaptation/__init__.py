@@ -1,0 +1,1 @@
+"""Test-time adaptation: networks that change with what they see, on streams that shift and return."""

@@ -1,0 +1,193 @@
+"""Variants of the continual workloads: which method, network and data, and what each method is made of. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from lab.errors import ConfigError
+from lab.workloads.continual.codes import MOST_DIMENSION, STORES, StoreKind
+from lab.workloads.continual.learner_plan import Rehearsal, Units
+from lab.workloads.continual.tasks import DATA, PAPER_DATA, SAMPLES, Data
+from lab.workloads.options import Allowed, one_of, read_sized, within
+
+Method: TypeAlias = Literal[
+    "lifelearner", "latent", "latent-oml", "raw", "anml", "oml", "anml+aim", "oml+aim", "pretrained", "oracle", "means"
+]
+Base: TypeAlias = Literal["pretrained", "oml", "anml"]
+Trunk: TypeAlias = Literal["cnn", "ds-cnn", "vit"]
+Size: TypeAlias = Literal["ci", "paper"]
+
+SEED = 1
+POOLED_DEPLOYMENTS = 4
+UNIT_STATE = UNIT_KEYS = 16
+PROJECTED = 32
+"""Elements of an attentive unit's state, key and query, and value; AIM's authors have 128, 128 and 336 to 1024."""
+ORACLE_EPOCHS = 5
+RATES = (3e-4, 1e-3, 2e-3, 3e-3, 6e-3, 1e-2, 2e-2, 3e-2, 6e-2, 1e-1)
+"""Of these, each method gets the one that is best on classes of the host: LifeLearner's authors try ten rates as well,
+but report the best on the classes that are asked."""
+LEFT_OUT = 2
+"""Of the best attentive units so many do not answer while the host trains, drawn by chance (Lee et al. 2021)."""
+@dataclass(frozen=True)
+class Recipe:
+    """What a method is made of.
+
+    Attributes:
+        base: how the host has trained the extractor.
+        rehearsal: what the device keeps and learns again.
+        store: how it keeps latents; None for what the variant says.
+        epochs: passes over all samples in random order, of the oracle; None for classes one after another, once.
+        attentive: whether attentive units stand before the classifier and are learnt with it.
+    """
+
+    base: Base
+    rehearsal: Rehearsal
+    store: StoreKind | None = "float32"
+    epochs: int | None = None
+    attentive: bool = False
+
+
+RECIPES: Mapping[Method, Recipe] = {
+    "lifelearner": Recipe("anml", "latents", None),
+    "latent": Recipe("anml", "latents"),
+    "latent-oml": Recipe("oml", "latents"),
+    "raw": Recipe("anml", "samples"),
+    "anml": Recipe("anml", "none"),
+    "oml": Recipe("oml", "none"),
+    "anml+aim": Recipe("anml", "none", attentive=True),
+    "oml+aim": Recipe("oml", "none", attentive=True),
+    "pretrained": Recipe("pretrained", "none"),
+    "oracle": Recipe("anml", "none", epochs=ORACLE_EPOCHS),
+    "means": Recipe("anml", "means"),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is learnt, and how.
+
+    Attributes:
+        size: ``ci``, or ``paper``: the paper's data from a user's folder, at the paper's widths.
+        method: which method, see :data:`RECIPES`.
+        network: the extractor's convolutions, or a vision transformer.
+        data: what is learnt.
+        classes, shots, questions: classes, samples of each to learn from, and others of each to be asked.
+        store, dimension: how LifeLearner keeps latents, and values in a group of its product quantisation.
+        room: KiB for the store; 0 for what all classes are expected to need.
+        batch, epochs: of rehearsal.
+        rate: learning rate; 0 for the best of :data:`RATES` on classes of the host.
+        task: which classes are drawn.
+        meta: classes of meta-training, one a step.
+        units, active: attentive units, and how many of them answer a latent.
+        width: of the paper's channels, at its size; LifeLearner's for microcontrollers has 0.05 to 0.4.
+    """
+
+    size: Size = "ci"
+    method: Method = "lifelearner"
+    network: Trunk = "cnn"
+    data: Data = "characters"
+    classes: int = 10
+    shots: int = 10
+    questions: int = 10
+    store: StoreKind = "bitmap+pq"
+    dimension: int = 16
+    room: int = 0
+    batch: int = 8
+    epochs: int = 1
+    rate: float = 0.0
+    task: int = 0
+    meta: int = 200
+    units: int = 32
+    active: int = 5
+    width: float = 1.0
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the method is made of."""
+        return RECIPES[self.method]
+
+    @property
+    def pool(self) -> int:
+        """Classes that are turned into latents, of the host's and of the unseen ones: those of some deployments, or of
+        one at the paper's size. The integer reference takes its time."""
+        return self.classes * (POOLED_DEPLOYMENTS if self.size == "ci" else 1)
+
+    @property
+    def samples(self) -> int:
+        """Of each of these classes."""
+        return max(SAMPLES, self.shots + self.questions)
+
+    @property
+    def attention(self) -> Units | None:
+        """Sizes of the attentive units; None for a method without."""
+        if not self.recipe.attentive:
+            return None
+        return Units(self.units, self.active, UNIT_STATE, UNIT_KEYS, PROJECTED, PROJECTED)
+
+    @property
+    def float_extractor(self) -> bool:
+        """Whether the device extracts in float32 and rounds the latent: attention and layer norm have no int8 form."""
+        return self.network == "vit"
+
+    @property
+    def kind(self) -> StoreKind:
+        """How latents are kept."""
+        return self.recipe.store or self.store
+
+
+ALLOWED: tuple[Allowed, ...] = (
+    one_of("size", get_args(Size)),
+    one_of("method", get_args(Method)),
+    one_of("network", get_args(Trunk)),
+    one_of("data", DATA),
+    within("classes", 2, 100),
+    within("shots", 1, 19),
+    within("questions", 1, 19),
+    one_of("store", STORES),
+    within("dimension", 1, MOST_DIMENSION),
+    within("room", 0, 1 << 14),
+    within("batch", 1, 64),
+    within("epochs", 1, 20),
+    within("rate", 0, 10),
+    within("task", 0, 10_000),
+    within("meta", 1, 100_000),
+    within("units", 3, 256),
+    within("active", 1, 32),
+    one_of("width", (1.0,), "1; other widths are for size=paper"),
+)
+PAPER = Variant(
+    size="paper", data="cifar-100", classes=30, shots=30, questions=30, dimension=32, meta=20_000, units=64, active=10
+)
+"""LifeLearner, section 5.1: 30 samples of each of 30 classes, after 20,000 steps of meta-training."""
+PAPER_ALLOWED: tuple[Allowed, ...] = (
+    *(one for one in ALLOWED if one.name not in ("network", "data", "shots", "questions", "width")),
+    one_of("network", ("cnn",), "cnn; the paper's own sizes of the others are not here, ours are for size=ci"),
+    one_of("data", PAPER_DATA),
+    within("shots", 1, 100),
+    within("questions", 1, 100),
+    within("width", 0.02, 1),
+)
+
+
+def parse(workload: str, text: str) -> Variant:
+    """A variant from ``method=anml,classes=20``; what is not named keeps its default.
+
+    Raises:
+        ConfigError: an unknown name, a value that is not allowed, or questions that do not fill passes of ``shots``.
+    """
+    variant = read_sized(workload, {"ci": (Variant(), ALLOWED), "paper": (PAPER, PAPER_ALLOWED)}, text)
+    if variant.active + LEFT_OUT > variant.units:
+        raise ConfigError(
+            f"{workload}: {variant.active} active units and {LEFT_OUT} that are left out by chance in training cannot "
+            f"be drawn from {variant.units}",
+            hint=f"active= at most {variant.units - LEFT_OUT}, or more units=",
+        )
+    if variant.classes * variant.questions % variant.shots:
+        raise ConfigError(
+            f"{workload}: {variant.classes} classes of {variant.questions} questions are "
+            f"{variant.classes * variant.questions}, and a pass of the device takes {variant.shots}, as many as shots",
+            hint="make the questions a multiple of the shots",
+        )
+    return variant

@@ -1,0 +1,309 @@
+"""SparCL: continual learning with sparse weights, sparse gradients and fewer samples. Wang et al. 2022.
+
+Classes come two at a time; a rehearsal buffer keeps some samples of the earlier ones. Three things make that cheap, and
+all follow the training: a mask over the weights that gives up the smallest for others (task-aware dynamic masking), a
+mask over the gradients that lets the largest through (dynamic gradient masking), and the removal of samples that are
+learnt already (dynamic data removal). The paper masks single weights, and counts what could be saved; here masks choose
+blocks of four weights and whole outputs, so that the device saves it: what is masked takes neither memory nor time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+
+from lab.compiler.model import CompiledTraining
+from lab.errors import WorkloadError
+from lab.training import training_job
+from lab.workloads import cache as cached
+from lab.workloads.base import EVERY_CLASS, Claim, Dataset, DeviceClass, Figure, FloatArray, Prepared, Score
+from lab.workloads.continual import sparcl_stream
+from lab.workloads.continual.sparcl_claims import CLAIMS
+from lab.workloads.continual.sparcl_stream import (
+    QUESTIONS,
+    SEED,
+    Images,
+    Rehearsal,
+    Stream,
+    cifar_images,
+    digit_images,
+    draw,
+    packed,
+    removals_alike,
+)
+from lab.workloads.data import cifar10, digits
+from lab.workloads.options import Allowed, one_of, read_sized, within
+from lab.workloads.training.transfer import Limits, Trained, cache_key, from_entry, prepared_of, to_entry
+
+Update: TypeAlias = Literal["sparcl", "static", "dense", "ncm"]
+Size: TypeAlias = Literal["ci", "paper"]
+LIMITS: Mapping[Size, Limits] = {"ci": Limits(loss=0.02, update=0.25), "paper": Limits(loss=0.25, update=1.0)}
+"""A last bit can put a value on the other side of a ReLU's corner, or a gradient on the other side of the threshold;
+the paper's network has hundreds of times as many of both. Seen of it at a quarter of the width: 3e-6 of the way until
+the first corner, 0.004 after 65 steps; at full width 0.14 after 108."""
+MIN_MASK_AGREEMENT = 0.95
+"""Share of the kept blocks that PyTorch keeps as well: what is the smallest of several, a last bit can decide."""
+MIN_REMOVALS_ALIKE: Mapping[Size, float] = {"ci": 1.0, "paper": 0.75}
+"""Share of the removed samples that the device's losses must remove, too: what is the easier of two, a last bit can
+decide where there are thousands."""
+BLOCKS, THRESHOLD = ".blocks", ".threshold"
+"""What the compiler calls the block numbers of a weight, and the threshold of its gradients."""
+_HERE = Path(__file__).parent
+_SOURCES = (
+    *sorted(_HERE.glob("sparcl*.py")), *sorted((_HERE.parent / "networks").glob("*.py")),
+    _HERE.parent / "training" / "few_shot.py", Path(digits.__file__), Path(cifar10.__file__),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What learns, and what from.
+
+    Attributes:
+        size: ``ci``; ``paper``: ResNet-18 on Split CIFAR-10 from the user's folder.
+        update: ``sparcl``; ``static``: its masks over weights stay where they are; ``dense``: rehearsal alone, nothing
+            masked or removed; ``ncm``: no descent, the nearest of the classes' mean images.
+        hidden: units of the first hidden layer; of the ResNet, channels of its first stage.
+        sparsity: share of the blocks of the hidden layers' weights that is left out.
+        changed: share of the outputs whose weights change in a step.
+        renew: steps from one renewal of a block to the next.
+        removal: share of a task's samples that is removed.
+        buffer: samples kept for rehearsal.
+        samples, questions, classes: of each class, learnt and asked afterwards, and how many classes.
+        epochs, rate: passes over a task, learning rate.
+        orders: of the classes, over which accuracy is averaged on this computer: one order says little.
+        target: accuracy whose time is told.
+    """
+
+    size: Size = "ci"
+    update: Update = "sparcl"
+    hidden: int = 256
+    sparsity: float = 0.75
+    changed: float = 0.3
+    renew: int = 20
+    removal: float = 0.3
+    buffer: int = 50
+    samples: int = 20
+    questions: int = QUESTIONS
+    classes: int = 10
+    epochs: int = 4
+    rate: float = 0.05
+    orders: int = 8
+    target: float = 0.6
+
+    def rehearsal(self) -> Rehearsal:
+        """How the stream is learnt."""
+        return Rehearsal(self.epochs, self.buffer, 0.0 if self.update == "dense" else self.removal)
+
+
+PAPER = Variant(
+    size="paper", hidden=64, changed=0.8, buffer=500, samples=50, questions=50, epochs=5, rate=0.001, orders=1,
+    target=0.3,
+)  # fmt: skip
+"""Of the paper: network, data, sparsity, share of what is kept that changes, buffer, share that is removed, and 0.03 of
+a batch of 32 as 0.001 of one. Not of the paper, whose ``samples=5000,questions=1000,epochs=50`` take weeks here: how
+many samples and epochs."""
+ALLOWED: tuple[Allowed, ...] = (
+    one_of("update", get_args(Update)),
+    within("sparsity", 0.5, 0.95),
+    within("changed", 0.05, 1),
+    within("renew", 1, 10_000),
+    within("removal", 0, 0.9),
+    within("buffer", 0, 500),
+    within("epochs", 1, 50),
+    within("rate", 1e-6, 1),
+    within("orders", 1, 50),
+    within("questions", 1, 1000),
+    within("target", 0.1, 1),
+)
+SIZES: Mapping[str, tuple[Variant, tuple[Allowed, ...]]] = {
+    "ci": (Variant(), (*ALLOWED, one_of("hidden", (32, 64, 128, 256, 512)))),
+    "paper": (PAPER, (*ALLOWED, one_of("hidden", (8, 16, 32, 64)))),
+}
+
+
+def parse(text: str) -> Variant:
+    """A variant from ``update=dense,buffer=100``; what is not named keeps the default of its size.
+
+    Raises:
+        ConfigError: an unknown name or a value that is not allowed.
+    """
+    return read_sized("sparcl", SIZES, text)
+
+
+def images_of(variant: Variant) -> Images:
+    """The data of a size.
+
+    Raises:
+        ConfigError: they are not there, or damaged.
+    """
+    return digit_images() if variant.size == "ci" else cifar_images()
+
+
+def stream_of(variant: Variant, images: Images, order: int = 0) -> Stream:
+    """The stream that a variant learns from these images.
+
+    Raises:
+        ConfigError: as :func:`lab.workloads.continual.sparcl_stream.draw`.
+    """
+    return draw(images, variant.samples, variant.classes, variant.questions, order)
+
+
+class SparCL:
+    """The workload. Variants: ``update=sparcl|static|dense|ncm``, ``sparsity=``, ``changed=``, ``renew=``,
+    ``removal=``, ``buffer=``, ``hidden=``, ``samples=``, ``questions=``, ``classes=``, ``epochs=``, ``rate=``,
+    ``orders=``, ``target=``, separated by commas; ``size=paper`` has defaults of its own, :data:`PAPER`.
+    """
+
+    id: str = "sparcl"
+    title: str = "Continual learning with dynamic masks over weights and gradients, and fewer samples (SparCL)"
+    family: str = "continual"
+    systems: tuple[str, ...] = ("S034",)
+    classes: tuple[DeviceClass, ...] = EVERY_CLASS
+    baselines: tuple[str, ...] = ("update=dense", "update=static", "update=ncm")
+    claims: tuple[Claim, ...] = CLAIMS
+    missing: str = "the paper's whole schedule, in batches of 32; logits of the buffer (DER++)"
+
+    def prepare(self, cache: Path, variant: str = "") -> Prepared:
+        """Compile, and learn the stream on this computer, or read all of it from the cache.
+
+        Raises:
+            ConfigError: an unknown variant, or no data.
+        """
+        chosen = parse(variant)
+        images = images_of(chosen)
+        stream = stream_of(chosen, images)
+        key = cache_key(asdict(chosen), images.digest, *_SOURCES)
+        entry = cached.obtain(cache / "workloads", self.id, key, lambda: _produce(chosen, images))
+        trained, document = from_entry(entry), json.loads(entry.document)
+        prepared = prepared_of(
+            _weights_alone(trained),
+            f"{len(stream.tasks)} tasks of {sparcl_stream.PER_TASK} classes, update: {chosen.update};",
+            Dataset(images.source, images.digest, len(trained.answers),
+                    "Two classes at a time; all are asked at the end."),
+            {name: str(value) for name, value in asdict(chosen).items()},
+            precision="float32", epochs=1, rate=chosen.rate, seed=SEED, target_accuracy=chosen.target,
+            figures=_figures(trained.training, document), must_learn=chosen.size == "ci" and chosen.update != "ncm",
+            limits=LIMITS[chosen.size],
+        )  # fmt: skip
+        return _in_order(prepared, Decisions(chosen, stream, trained), document["order"])
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What a device must come to besides losses and weights.
+
+    Attributes:
+        variant, stream: what was learnt.
+        trained: on this computer.
+    """
+
+    variant: Variant
+    stream: Stream
+    trained: Trained
+
+    def check(self, losses: FloatArray, variables: Mapping[str, bytes]) -> list[Score]:
+        """Judge which samples the device's losses remove, and which blocks it keeps.
+
+        Raises:
+            WorkloadError: others than were left out of its steps, or than PyTorch keeps.
+        """
+        if self.variant.update == "ncm":
+            return []
+        removed = removals_alike(self.stream, self.variant.rehearsal(), self.trained.losses, losses)
+        if removed < MIN_REMOVALS_ALIKE[self.variant.size]:
+            raise WorkloadError(
+                "the device's losses remove other samples than were left out of its steps: "
+                f"{removed:.2%} are the same, at least {MIN_REMOVALS_ALIKE[self.variant.size]:.0%} must be",
+                hint="its losses are ordered otherwise than PyTorch's: compare them in the run's records",
+            )
+        found = self.trained.training.to_torch(variables)
+        blocks = {name: one for name, one in self.trained.variables.items() if name.endswith(BLOCKS)}
+        if not blocks:
+            return []
+        alike = float(np.mean([_shared(found[name], theirs) for name, theirs in blocks.items()]))
+        if alike < MIN_MASK_AGREEMENT:
+            raise WorkloadError(
+                f"{alike:.2%} of the blocks that the device keeps PyTorch keeps too; at least {MIN_MASK_AGREEMENT:.0%} "
+                "must be"
+            )
+        return [Score("mask_agreement", alike, 1.0)]
+
+
+def _shared(ours: FloatArray, theirs: FloatArray) -> float:
+    """Share of the block numbers (outputs, kept) that are in both, wherever they lie in a row."""
+    return float(np.mean([np.isin(row, other).mean() for row, other in zip(ours, theirs, strict=True)]))
+
+
+def _weights_alone(trained: Trained) -> Trained:
+    """Without block numbers and thresholds, whose sizes say nothing of a distance between weights."""
+
+    def weights(found: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        return {name: one for name, one in found.items() if not name.endswith((BLOCKS, THRESHOLD))}
+
+    return replace(trained, variables=weights(trained.variables), initial=weights(trained.initial))
+
+
+def _in_order(prepared: Prepared, decisions: Decisions, order: list[int]) -> Prepared:
+    """The same, its steps in the stream's order, and judged by what they decide as well."""
+    plan, stream = prepared.training, decisions.stream
+    if plan is None:
+        raise ValueError("a continual learner trains")
+    samples, labels, epochs = packed(stream.samples, stream.labels, len(order))
+    job = training_job(
+        samples, labels.astype(np.int32), epochs=epochs, learning_rate=decisions.variant.rate, seed=SEED, order=order
+    )
+    inner = plan.check
+
+    def check(losses: FloatArray, variables: Mapping[str, bytes]) -> list[Score]:
+        return [*inner(losses, variables), *decisions.check(losses, variables)]
+
+    return replace(prepared, training=replace(plan, job=job, check=check))
+
+
+def _produce(variant: Variant, images: Images) -> cached.Entry:
+    from lab.compiler.operations.block_sparse import BLOCK
+    from lab.compiler.training_passes.block_sparse import Blocks
+    from lab.workloads.continual import sparcl_host as host
+    from lab.workloads.continual.sparcl_networks import sparse_layers
+
+    if variant.update == "ncm":
+        learnt = host.average(stream_of(variant, images), variant.samples)
+    else:
+        renew = variant.renew if variant.update == "sparcl" else 0
+        blocks = {
+            name: Blocks(max(1, round((1 - variant.sparsity) * inputs / BLOCK)), variant.changed, renew, SEED)
+            for name, inputs in sparse_layers(variant.size, variant.hidden).items()
+        }
+        chosen = {} if variant.update == "dense" else blocks
+        streams = [stream_of(variant, images, order) for order in range(variant.orders)]
+        learnt = host.learn(variant.size, variant.hidden, chosen, streams, variant.rehearsal(), variant.rate)
+    return to_entry(
+        learnt.trained,
+        {"order": learnt.order, "step_macs": learnt.step_macs, "orders": learnt.orders,
+         "forgetting": learnt.forgetting},
+    )  # fmt: skip
+
+
+def _figures(training: CompiledTraining, document: Mapping[str, object]) -> tuple[Figure, ...]:
+    order, macs, orders, forgetting = (document[one] for one in ("order", "step_macs", "orders", "forgetting"))
+    if not (isinstance(order, list) and isinstance(orders, list) and isinstance(macs, int)):
+        raise TypeError("the cache's entry is no stream's")
+    host = f"mean over {len(orders)} {'order' if len(orders) == 1 else 'orders'} of the classes, by the C on the host"
+    return (
+        Figure("steps", len(order), "1", "of one sample, rehearsal among them"),
+        Figure("macs.step", macs, "MACs", "forward and backward, analytic; of masked gradients the share let through"),
+        Figure("macs.training", macs * len(order), "MACs", "of all steps, analytic"),
+        Figure("memory.m4", training.arena_bytes + training.variables_bytes, "bytes",
+               "planned arena of a step and trained variables: what the firmware has"),
+        Figure("accuracy.orders", float(np.mean(orders)), "1", host),
+        Figure("forgetting", float(str(forgetting)), "1", f"fall of an earlier task's accuracy since; {host}"),
+    )  # fmt: skip
+
+
+WORKLOAD = SparCL()

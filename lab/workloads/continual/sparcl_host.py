@@ -1,0 +1,323 @@
+"""SparCL on this computer: the same steps in PyTorch by masks over dense weights, and the C's own.
+
+PyTorch's version is written as the method's authors have it, autograd over whole weights that masks keep at zero; the
+device's keeps blocks and nothing else. Imports torch: import it only where something is prepared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lab import progress
+from lab.compiler.host import HostTraining
+from lab.compiler.operations.block_sparse import BLOCK, GROWTH, LEAST_THRESHOLD
+from lab.compiler.operations.int8_training import random_at, random_step
+from lab.compiler.program import Program, TrainingState
+from lab.compiler.training import TrainingModel
+from lab.compiler.training_passes.block_sparse import BLOCKS, THRESHOLD, Blocks
+from lab.workloads.base import FloatArray, Int8Array
+from lab.workloads.continual.sparcl_networks import MEANS, Size, class_means, compiled, network
+from lab.workloads.continual.sparcl_stream import SEED, Rehearsal, Stream, rounds, walk
+from lab.workloads.data import digits
+from lab.workloads.fitting import seeded
+from lab.workloads.training.few_shot import PrototypeNet
+from lab.workloads.training.transfer import Trained, accuracy_of
+
+ASKED_AT_ONCE = 50
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What came of a stream on this computer.
+
+    Attributes:
+        trained: as other training workloads have it; ``samples`` are the stream's, each once.
+        order: the sample of each step.
+        step_macs: of one step, forward and backward.
+        orders: accuracies of the C on this computer, one for each order of the classes.
+        forgetting: mean over the earlier tasks of what their accuracy has fallen by since they were learnt.
+    """
+
+    trained: Trained
+    order: list[int]
+    step_macs: int
+    orders: list[float]
+    forgetting: float
+
+
+def to_torch(samples: FloatArray) -> torch.Tensor:
+    """Samples (n, …) as a device takes them, as a network does: colours first."""
+    found = torch.from_numpy(samples)
+    return found.permute(0, 3, 1, 2) if found.dim() == 4 else found
+
+
+# ---- the same steps in PyTorch ------------------------------------------------------------------------------------
+
+
+class Masked:
+    """SparCL's steps by autograd over dense weights.
+
+    Args:
+        start: the network, with the values it is compiled with; changed.
+        blocks: what its weights keep.
+        program: the same network compiled, of which the first block numbers are taken, and in which order weights are
+            updated: random numbers are drawn in it.
+        rate: learning rate.
+    """
+
+    def __init__(self, start: nn.Module, blocks: Mapping[str, Blocks], program: Program, rate: float) -> None:
+        self.network = start
+        self._blocks = blocks
+        self._optimizer = torch.optim.SGD(start.parameters(), lr=rate)
+        self._state = TrainingState(rate, 0, SEED)
+        first = program.initial_memory()
+        self.places = {name: first[name + BLOCKS].to(torch.int64).clone() for name in blocks}
+        self._thresholds = {name: np.float32(float(first[name + THRESHOLD])) for name in blocks}
+        self._turns = [name for step in program.steps for name in blocks if name + BLOCKS in step.outputs]
+        self._masks: dict[str, torch.Tensor] = {}
+        self._sizes: dict[str, torch.Tensor] = {}
+        for name in blocks:
+            self._mask(name)
+            start.get_parameter(name).data *= self._masks[name]
+            start.get_submodule(name.removesuffix(".weight")).register_forward_hook(self._sized(name))
+
+    def _sized(self, name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
+        """Keeps the sizes of the gradients of a layer's outputs, summed over the map."""
+
+        def keep(gradient: torch.Tensor) -> None:
+            self._sizes[name] = gradient[0].abs().reshape(gradient.shape[1], -1).sum(1)
+
+        def hook(layer: nn.Module, inputs: object, output: torch.Tensor) -> None:
+            if output.requires_grad:
+                output.register_hook(keep)  # type: ignore[no-untyped-call]
+
+        return hook
+
+    def _mask(self, name: str) -> None:
+        """1 where a weight is kept."""
+        places, shape = self.places[name], self.network.get_parameter(name).shape
+        kept = torch.zeros(len(places), shape[1] // BLOCK).scatter(1, places, 1.0)
+        self._masks[name] = _from_rows(kept.repeat_interleave(BLOCK, 1), shape)
+
+    def step(self, sample: FloatArray, label: int) -> float:
+        """Learn one sample; its loss before."""
+        self._state.step += 1
+        self._optimizer.zero_grad()
+        loss = functional.cross_entropy(self.network(to_torch(sample[None])), torch.tensor([label]))
+        loss.backward()  # type: ignore[no-untyped-call]
+        passed = {name: self._mask_gradient(name) for name in self._blocks}
+        self._optimizer.step()
+        for name in self._turns:
+            self._follow(name, passed[name])
+            self._renew(name)
+        return float(loss.detach())
+
+    def _mask_gradient(self, name: str) -> int:
+        """Leave of a weight's gradient what its masks let through; yields how many outputs change."""
+        gradient = self.network.get_parameter(name).grad
+        if gradient is None:
+            raise ValueError(f"'{name}' has no gradient")
+        changed = self._sizes[name] > float(self._thresholds[name])
+        gradient *= self._masks[name] * changed.reshape(-1, *[1] * (gradient.dim() - 1))
+        return int(changed.sum())
+
+    def _follow(self, name: str, passed: int) -> None:
+        share, threshold = self._blocks[name].changed, self._thresholds[name]
+        if share == 1.0:
+            return
+        if passed > max(1, round(share * len(self._sizes[name]))):
+            self._thresholds[name] = threshold * GROWTH
+        elif threshold > LEAST_THRESHOLD:
+            self._thresholds[name] = threshold / GROWTH
+
+    def _renew(self, name: str) -> None:
+        every, places = self._blocks[name].renew_steps, self.places[name]
+        if every == 0 or self._state.step % every:
+            return
+        weight = self.network.get_parameter(name)
+        rows = _to_rows(weight.data).clone().view(len(places), -1, BLOCK)
+        row = self._state.step // every % len(places)
+        sizes = rows[row].abs().sum(1)[places[row]]
+        new = int(random_at(random_step(self._state), np.zeros(1, np.uint32))[0]) % rows.shape[1]
+        while new in places[row]:
+            new = (new + 1) % rows.shape[1]
+        slot = int(sizes.argmin())
+        rows[row, places[row, slot]] = 0.0
+        places[row, slot] = new
+        weight.data.copy_(_from_rows(rows.reshape(len(places), -1), weight.shape))
+        self._mask(name)
+
+    def values(self) -> dict[str, FloatArray]:
+        """What the device has: parameters, of weights with blocks what is kept, block numbers, and thresholds."""
+        found: dict[str, FloatArray] = {}
+        for name, parameter in self.network.named_parameters():
+            value = parameter.detach()
+            if name in self.places:
+                index = self.places[name][:, :, None].expand(-1, -1, BLOCK)
+                rows = _to_rows(value)
+                value = rows.view(len(rows), -1, BLOCK).gather(1, index).reshape(len(rows), -1)
+            found[name] = value.numpy().copy()
+        for name, places in self.places.items():
+            found[name + BLOCKS] = places.numpy().astype(np.float32)
+            found[name + THRESHOLD] = np.full(1, self._thresholds[name], np.float32)
+        return found
+
+    def accuracy(self, stream: Stream) -> float:
+        """Share of the questions that are answered right."""
+        with torch.no_grad():
+            parts = torch.split(to_torch(stream.questions), ASKED_AT_ONCE)
+            told = torch.cat([self.network(one).argmax(1) for one in parts]).numpy()
+        return float((told == stream.answers).mean())
+
+
+def _to_rows(weight: torch.Tensor) -> torch.Tensor:
+    """A weight as (rows, inputs), of a convolution a row for each tap of each output."""
+    ordered = weight.permute(0, 2, 3, 1) if weight.dim() == 4 else weight
+    return ordered.reshape(-1, weight.shape[1])
+
+
+def _from_rows(rows: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The weight of that shape whose rows these are."""
+    if len(shape) == 2:
+        return rows
+    return rows.reshape(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
+
+
+# ---- what is learnt -----------------------------------------------------------------------------------------------
+
+
+def learn(
+    size: Size, hidden: int, blocks: Mapping[str, Blocks], streams: Sequence[Stream], plan: Rehearsal, rate: float
+) -> Learnt:
+    """Learn the first stream in PyTorch and by the C, and the others, which have other orders, by the C alone.
+
+    Args:
+        size, hidden: which network.
+        blocks: what its weights keep.
+        streams, plan, rate: what is learnt, and how.
+    """
+    stream = streams[0]
+    made = compiled(size, hidden, blocks)
+    with seeded(SEED), progress.step("sparcl: learning in PyTorch", quiet_below_s=2.0):
+        masked = Masked(network(size, hidden, blocks), blocks, made.program, rate)
+        initial, losses = masked.values(), []
+
+        def step(sample: int) -> float:
+            losses.append(masked.step(stream.samples[sample], int(stream.labels[sample])))
+            return losses[-1]
+
+        order = walk(stream, plan, step)
+    with progress.step(f"sparcl: {len(streams)} orders on the host", quiet_below_s=2.0), TemporaryDirectory() as at:
+        host = HostTraining(made.compiled, Path(at))
+        runs = [_by_host(host, one, plan, rate) for one in streams]
+    return _learnt(made, stream, _InPyTorch(order, losses, initial, masked.values(), masked.accuracy(stream)), runs)
+
+
+@dataclass(frozen=True)
+class _InPyTorch:
+    """The same steps in PyTorch: order, losses, what the device has before and after, accuracy afterwards."""
+
+    order: list[int]
+    losses: list[float]
+    initial: Mapping[str, FloatArray]
+    variables: Mapping[str, FloatArray]
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class _HostRun:
+    """A stream learnt by the C: answers before and after each task, (questions, bytes), and the steps by then."""
+
+    outputs: tuple[Int8Array, ...]
+    steps: tuple[int, ...]
+    forgetting: float
+
+
+def _by_host(host: HostTraining, stream: Stream, plan: Rehearsal, rate: float) -> _HostRun:
+    host.reset()
+    host.state.random = SEED
+    targets = stream.labels.astype(np.int32)
+    outputs, steps = [_answers(host, stream)], [0]
+    done = 0
+
+    def step(sample: int) -> float:
+        nonlocal done
+        done += 1
+        return host.step(stream.samples[sample], targets[sample : sample + 1], rate)
+
+    def ask(task: int) -> None:
+        outputs.append(_answers(host, stream))
+        steps.append(done)
+
+    walk(stream, plan, step, ask)
+    return _HostRun(tuple(outputs), tuple(steps), forgetting(stream, outputs[1:]))
+
+
+def _answers(host: HostTraining, stream: Stream) -> Int8Array:
+    return host.run(stream.questions).view(np.int8)
+
+
+def forgetting(stream: Stream, outputs: Sequence[Int8Array]) -> float:
+    """What the accuracy on each earlier task has fallen by since it was learnt, in the mean.
+
+    Args:
+        stream: what was learnt.
+        outputs: answers to all questions after each task.
+    """
+    fallen = []
+    for task in range(len(stream.tasks) - 1):
+        asked = np.isin(stream.answers, stream.classes_of(task))
+        then, now = (accuracy_of(outputs[at][asked], stream.answers[asked]) for at in (task, -1))
+        fallen.append(then - now)
+    return float(np.mean(fallen))
+
+
+def _learnt(made: TrainingModel, stream: Stream, theirs: _InPyTorch, runs: Sequence[_HostRun]) -> Learnt:
+    training = made.compiled.training
+    if training is None:
+        raise ValueError("compiled for inference only")
+    curve = [accuracy_of(one, stream.answers) for one in runs[0].outputs]
+    trained = Trained(
+        made.compiled, stream.questions, stream.answers, stream.samples, stream.labels.astype(np.int32),
+        np.array(theirs.losses, np.float32), theirs.variables, theirs.initial, runs[0].outputs[-1], theirs.accuracy,
+        np.array(curve, np.float32), np.array(runs[0].steps), float("nan"),
+    )  # fmt: skip
+    return Learnt(
+        trained=trained,
+        order=theirs.order,
+        step_macs=training.macs("forward") + training.macs("backward"),
+        orders=[accuracy_of(run.outputs[-1], stream.answers) for run in runs],
+        forgetting=float(np.mean([run.forgetting for run in runs])),
+    )
+
+
+def average(stream: Stream, samples: int) -> Learnt:
+    """The class means alone: one pass, nothing descends, and no order matters."""
+    stream = replace(stream, samples=_flat(stream.samples), questions=_flat(stream.questions))
+    classes, inputs = len(np.unique(stream.labels)), stream.samples.shape[1]
+    made, order = class_means(samples, classes, inputs), rounds(stream)
+    module = PrototypeNet(nn.Identity(), torch.zeros(digits.CLASSES, inputs)).requires_grad_(requires_grad=False)
+    losses, initial = [], {MEANS: module.prototypes.numpy().copy()}
+    for turn, sample in enumerate(order):
+        label = int(stream.labels[sample])
+        x = torch.from_numpy(stream.samples[sample])
+        losses.append(float(functional.cross_entropy(module(x[None]), torch.tensor([label]))))
+        module.prototypes[label] += (x - module.prototypes[label]) / (turn // classes + 1)
+    answers = module(torch.from_numpy(stream.questions))
+    accuracy = float((answers.argmax(1).numpy() == stream.answers).mean())
+    outputs = [one.numpy().view(np.int8) for one in (torch.zeros_like(answers), answers)]
+    run = _HostRun(tuple(outputs), (0, len(order)), 0.0)
+    final = {MEANS: module.prototypes.numpy()}
+    return _learnt(made, stream, _InPyTorch(order, losses, initial, final, accuracy), [run])
+
+
+def _flat(samples: FloatArray) -> FloatArray:
+    return samples.reshape(len(samples), -1)

@@ -1,0 +1,111 @@
+"""SparCL's networks: a multi-layer perceptron for digits, and the paper's ResNet-18 for CIFAR-10. Imports torch.
+
+The paper's network has batch norm, whose statistics are those of 32 images. Here a step has one, and group norm stands
+in its place, which needs no other (Wu and He, "Group Normalization", 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lab.compiler.operations.block_sparse import BLOCK
+from lab.compiler.operations.optimizer import Sgd
+from lab.compiler.training import TrainingModel, compile_training
+from lab.compiler.training_passes.block_sparse import Blocks
+from lab.compiler.training_passes.observe import ClassMeans
+from lab.workloads.continual.sparcl_stream import SEED
+from lab.workloads.data import cifar10, digits
+from lab.workloads.fitting import seeded
+from lab.workloads.networks import resnet18
+from lab.workloads.training.few_shot import PrototypeNet
+
+Size: TypeAlias = Literal["ci", "paper"]
+PIXELS = 64
+NARROW = 64
+"""Units of the second hidden layer."""
+GROUP_CHANNELS = 16
+"""Of a group norm, as its authors have them."""
+SHAPES: Mapping[Size, tuple[int, ...]] = {"ci": (PIXELS,), "paper": (3, cifar10.SIDE, cifar10.SIDE)}
+MEANS = "prototypes"
+
+
+def perceptron(hidden: int) -> nn.Sequential:
+    """64 inputs, two hidden layers, 10 classes."""
+    return nn.Sequential(
+        nn.Linear(PIXELS, hidden), nn.ReLU(), nn.Linear(hidden, NARROW), nn.ReLU(), nn.Linear(NARROW, digits.CLASSES)
+    )
+
+
+def residual(width: int) -> nn.Module:
+    """ResNet-18 for images (n, 3, 32, 32) of ten classes, with group norm.
+
+    Args:
+        width: channels of the first stage; 64 is the paper's.
+    """
+    return group_normed(resnet18(width))
+
+
+def group_normed(network: nn.Module) -> nn.Module:
+    """The network with its batch norms replaced, in place."""
+    for name, part in list(network.named_children()):
+        if isinstance(part, nn.BatchNorm2d):
+            channels = part.num_features
+            setattr(network, name, nn.GroupNorm(max(1, channels // GROUP_CHANNELS), channels))
+        else:
+            group_normed(part)
+    return network
+
+
+def _made(size: Size, hidden: int) -> nn.Module:
+    return perceptron(hidden) if size == "ci" else residual(hidden)
+
+
+def sparse_layers(size: Size, hidden: int) -> dict[str, int]:
+    """Weights of which blocks are kept, and the inputs that these are of: all but those of the last layer and of the
+    images' three colours.
+    """
+    layers = [(name, part) for name, part in _made(size, hidden).named_modules() if isinstance(part, LAYERS)]
+    inputs = {f"{name}.weight": part.weight.shape[1] for name, part in layers[:-1]}
+    return {name: count for name, count in inputs.items() if count % BLOCK == 0}
+
+
+LAYERS = (nn.Linear, nn.Conv2d)
+"""Of which blocks can be kept."""
+
+
+def network(size: Size, hidden: int, blocks: Mapping[str, Blocks]) -> nn.Module:
+    """The network of a size, the same for each call. Weights of which blocks are kept begin larger, as with fewer
+    inputs.
+
+    Args:
+        size, hidden: as the workload's variant has them.
+        blocks: of its weights.
+    """
+    with seeded(SEED):
+        made = _made(size, hidden)
+    for name, chosen in blocks.items():
+        weight = made.get_parameter(name)
+        weight.data *= (weight.shape[1] / (BLOCK * chosen.kept)) ** 0.5
+    return made
+
+
+def compiled(size: Size, hidden: int, blocks: Mapping[str, Blocks]) -> TrainingModel:
+    """The program of a network that trains as a whole, dense but for ``blocks``."""
+    return compile_training(
+        network(size, hidden, blocks), torch.zeros(1, *SHAPES[size]), loss=functional.cross_entropy,
+        train=lambda name, one: True, optimizer=Sgd(), name="sparcl", blocks=blocks,
+    )  # fmt: skip
+
+
+def class_means(samples: int, classes: int, inputs: int) -> TrainingModel:
+    """The program of a classifier by the cosine to the classes' mean images, which nothing descends."""
+    module = PrototypeNet(nn.Identity(), torch.zeros(digits.CLASSES, inputs))
+    return compile_training(
+        module, torch.zeros(1, inputs), loss=functional.cross_entropy, train={}, optimizer=Sgd(), name="sparcl",
+        means=ClassMeans(MEANS, 0.0, classes, samples),
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Security workloads: what a deployed network gives away."""

@@ -1,0 +1,190 @@
+"""BAFFLE: training by forward passes alone. Feng et al., "Does Federated Learning Really Need Backpropagation?".
+
+Each step moves all weights by K random perturbations, one after another, and keeps one number of each pass, the loss.
+By Stein's identity the mean of loss differences times perturbations estimates the gradient. Perturbations are made
+again from a key where they are needed: the device stores neither them nor a gradient nor anything for a backward pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from lab.workloads.base import EVERY_CLASS, Claim, DeviceClass, Figure, Prepared
+from lab.workloads.data import digits
+from lab.workloads.options import Allowed, one_of, read_sized, within
+from lab.workloads.training import from_scratch, scratch_images
+from lab.workloads.training.from_scratch import Arm, Schedule, prepare_from_scratch
+from lab.workloads.training.transfer import Trained
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lab.compiler.operations.perturbation import Perturbation
+
+Update: TypeAlias = Literal["stein", "full", "last", "bias"]
+FULL, LAST, BIAS = (f"update={update},rate=0.03" for update in ("full", "last", "bias"))
+ONE = "passes=1,rate=0.0002"
+BASELINES = (FULL, LAST, BIAS, ONE)
+"""Rates with the least loss in the last tenth of the steps, as the method's: a noisier gradient bears a smaller one."""
+_NETWORKS = Path(__file__).parents[1] / "networks"
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Variant(Schedule):
+    """What is trained.
+
+    Attributes:
+        update: ``stein`` is the method; by backpropagation: ``full``, ``last`` the classifier on random layers,
+            ``bias`` all biases and the classifier.
+        passes: perturbations of a step, K.
+        sigma: how far each weight is moved; a power of two loses least in adding and subtracting it.
+        channels: of the convolutions; of LeNet's first, with ``size=paper``.
+    """
+
+    update: Update = "stein"
+    passes: int = 50
+    sigma: float = 2.0**-7
+    channels: int = 8
+    epochs: int = 2
+    rate: float = 0.0015
+    target: float = 0.7
+
+
+PAPER = Variant(
+    "paper", scratch_images.CIFAR10, samples=200, evaluated=100, passes=100, channels=16, epochs=1, rate=0.0003,
+    target=0.3,
+)  # fmt: skip
+"""LeNet; the least of the paper's passes, and as many steps as an hour allows."""
+_METHOD: tuple[Allowed, ...] = (
+    one_of("update", ("stein", "full", "last", "bias")),
+    within("passes", 1, 5000),
+    within("sigma", 1e-4, 1, "0.0001 to 1: below, differences of float32 losses are lost in rounding"),
+    one_of("channels", (4, 8, 16)),
+)
+SIZES = {
+    "ci": (Variant(), (*_METHOD, *from_scratch.ALLOWED)),
+    "paper": (PAPER, (*_METHOD, *from_scratch.PAPERS_ALLOWED)),
+}
+
+
+def _claims() -> tuple[Claim, ...]:
+    paper = "Feng et al., abstract"
+    memory = "of backpropagation, each gradient is applied at once, and batch 1 keeps little for it"
+    return (
+        Claim("S063", "Training takes the memory of inference: nothing is kept but one number a pass.", paper, "arena",
+              "", "factor", 1.0, "the losses of the passes, 4 bytes each", at_most=1.15,
+              against=("arena.inference", "run")),
+        Claim("S063", "A step needs less memory than backpropagation.", f"{paper}; no figure", "arena", FULL,
+              "reduction", None, memory, at_least=1.5),
+        Claim("S063", "The same, as the device has it: what a step has written of the arena.", f"{paper}; no figure",
+              "peak_ram.activations", FULL, "reduction", None, memory, at_least=1.5),
+        Claim("S063", "The same with the trained variables.", f"{paper}; no figure", "memory.m4", FULL, "reduction",
+              None, "weights are the same in both, and most of it", at_least=1.1),
+        Claim("S063", "A client sends a number a pass in place of a gradient.", f"{paper}; no figure", "uplink", FULL,
+              "reduction", None, "parameters over passes; 2000 with a million parameters and 500 passes",
+              at_least=20.0),
+        Claim("S063", "It is paid for in multiply-accumulates.", "K + 1 passes against three", "macs.step", FULL,
+              "factor", None, "51 passes of one; adding up perturbations is a tenth of it", at_most=30.0),
+        Claim("S063", "In what the core executes.", "no figure", "instructions", FULL, "factor", None,
+              "moving all weights twice a pass is work that multiply-accumulates do not show", region="train.step"),
+        Claim("S063", "And in the energy of a step.", "no figure", "energy", FULL, "factor", None, "as above",
+              region="train.step"),
+        Claim("S063", "It trains from scratch to an acceptable accuracy.",
+              f"{paper}; .92 with 50 passes, .95 with 1000 against .97 on digits in our reference runs", "accuracy",
+              FULL, "difference", None, "two passes over the images with one sample a step, plain SGD, no average of "
+              "weights; 300 steps of Adam with 32 samples in the reference runs", at_least=-0.15),
+        Claim("S063", "Many perturbations a step are better than one.", "no figure", "accuracy", ONE, "difference",
+              None, "the noise of the estimate falls by the root of their number", at_least=0.3),
+        Claim("S063", "It is better than the classifier alone by backpropagation.", "no figure", "accuracy", LAST,
+              "difference", None, "128 random features are good ones for ten digits, and their gradient is exact: our "
+              "scale does not show it"),
+        Claim("S063", "It is better than biases alone by backpropagation.", "no figure", "accuracy", BIAS, "difference",
+              None, "as above"),
+    )  # fmt: skip
+
+
+def parse(workload: str, text: str) -> Variant:
+    """A variant from ``passes=100,rate=0.003``; what is not named is as by default of its size.
+
+    Raises:
+        ConfigError: an unknown name or a value that is not allowed.
+    """
+    return read_sized(workload, SIZES, text)
+
+
+class Baffle:
+    """The workload. Variants: ``update=stein|full|last|bias``, ``passes=``, ``sigma=``, ``channels=4|8|16``,
+    ``samples=``, ``epochs=``, ``rate=``, ``evaluated=``, ``target=``, separated by commas. With ``size=paper`` also
+    ``data=cifar10|mnist|fashion-mnist|kmnist``.
+    """
+
+    id: str = "baffle"
+    title: str = "Training by forward passes with perturbed weights, without a backward pass (BAFFLE), on digits"
+    family: str = "training"
+    systems: tuple[str, ...] = ("S063",)
+    classes: tuple[DeviceClass, ...] = EVERY_CLASS
+    baselines: tuple[str, ...] = BASELINES
+    claims: tuple[Claim, ...] = _claims()
+    missing: str = (
+        "the paper's WideResNet and CIFAR-100; several clients and a server; Adam, clipping and the average of weights "
+        "that the server keeps"
+    )
+
+    def prepare(self, cache: Path, variant: str = "") -> Prepared:
+        """Compile and train on this computer, or read all of it from the cache.
+
+        Raises:
+            ConfigError: an unknown variant, or no data.
+        """
+        chosen = parse(self.id, variant)
+        is_method = chosen.update == "stein"
+        arm = Arm(
+            update=chosen.update,
+            title=_title(chosen),
+            how=f"{chosen.passes} passes a step with weights perturbed by {chosen.sigma:g}" if is_method
+            else f"backpropagation, update: {chosen.update}",
+            network=partial(_network, chosen),
+            figures=partial(_figures, chosen),
+            sources=(Path(__file__), _NETWORKS / "digits_cnn.py", _NETWORKS / "lenet.py"),
+            # One perturbation a step is a baseline, which need not learn; LeNet needs more steps than the default's.
+            is_method=is_method and chosen.passes > 1 and chosen.size == "ci",
+            perturbation=partial(_perturbation, chosen) if is_method else None,
+        )  # fmt: skip
+        return prepare_from_scratch(self.id, chosen, arm, cache)
+
+
+def _title(variant: Variant) -> str:
+    if variant.size == "paper":
+        return f"LeNet of {variant.channels} and {4 * variant.channels} channels on {variant.data}"
+    return f"Two convolutions of {variant.channels} channels and a classifier"
+
+
+def _network(variant: Variant) -> nn.Module:
+    from lab.workloads.networks.digits_cnn import digits_cnn
+    from lab.workloads.networks.lenet import lenet
+
+    if variant.size == "paper":
+        return lenet(scratch_images.CHANNELS[variant.data], channels=variant.channels)
+    return digits_cnn(variant.channels, digits.CLASSES)
+
+
+def _perturbation(variant: Variant) -> Perturbation:
+    from lab.compiler.operations.perturbation import Perturbation
+
+    return Perturbation(variant.passes, variant.sigma)
+
+
+def _figures(variant: Variant, _: nn.Module, trained: Trained) -> tuple[Figure, ...]:
+    """What a client would send: the device takes the server's steps here, too."""
+    if variant.update == "stein":
+        sent, note = _FLOAT_BYTES * variant.passes, "losses of a step's passes, which a client would send"
+    else:
+        sent, note = trained.training.variables_bytes, "gradient of a step, which a client would send"
+    return (Figure("uplink", sent, "bytes", note),)
+
+
+WORKLOAD = Baffle()

@@ -1,0 +1,275 @@
+"""UR2M (S005): evidential exits of one network in place of an ensemble. Kwon et al., "UR2M", PerCom 2024.
+
+A backbone of three thirds has an exit behind each, whose heads give evidence for and against every event; an exit whose
+uncertainty is low enough ends the inference on the device. Baselines: a softmax, Monte-Carlo dropout, a deep ensemble.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from lab.workloads.base import EVERY_CLASS, Claim, DeviceClass, Prepared
+from lab.workloads.fitting import Plan
+from lab.workloads.options import Allowed, one_of, read_sized, within
+from lab.workloads.trained import trained
+from lab.workloads.uncertainty import quality
+from lab.workloads.uncertainty.answers import (
+    TRAINED_BY,
+    Precision,
+    Question,
+    Rated,
+    Reading,
+    prepare,
+)
+from lab.workloads.uncertainty.paper_scenes import keywords_task
+from lab.workloads.uncertainty.scenes import CLEAN, SEED, SHIFTED, UNKNOWN, FloatArray, Scene, Task, digits_task
+from lab.workloads.uncertainty.ur2m_claims import CLAIMS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lab.workloads.uncertainty.networks import Backbone
+
+Size: TypeAlias = Literal["ci", "paper"]
+Method: TypeAlias = Literal["ur2m", "softmax", "dropout", "ensemble"]
+KNOWN = 8
+"""Digits 0 to 7 are known, 8 and 9 are what nobody has shown the network."""
+EXITS = 3
+DROPOUT, PASSES = 0.3, 8
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What runs.
+
+    Attributes:
+        size: ``ci``; ``paper`` is a :class:`PaperVariant`.
+        method: ``ur2m``, or a baseline.
+        threshold: uncertainty with which an exit is taken, 0 (never) to 1 (by the first likely event).
+        precision: of the layers in front of the heads.
+        members: of the ensemble.
+        epochs: of training, for every method alike.
+        evaluated: images asked: two fifths each clean and shifted, one fifth of unknown classes.
+    """
+
+    size: Size = "ci"
+    method: Method = "ur2m"
+    threshold: float = 0.1
+    precision: Precision = "int8"
+    members: int = 5
+    epochs: int = 10
+    evaluated: int = 300
+
+
+@dataclass(frozen=True)
+class PaperVariant(Variant):
+    """The size of the paper: ten words of Speech Commands, on its backbone.
+
+    Attributes:
+        width, blocks: of the grid that the paper's search goes through; what it chose is not in our reference.
+        samples: recordings of each word that are trained on.
+    """
+
+    size: Size = "paper"
+    width: int = 64
+    blocks: int = 3
+    samples: int = 250
+
+
+_FIFTH = "10 to {}: a fifth of them must be two images or more"
+_ALLOWED: tuple[Allowed, ...] = (
+    one_of("method", get_args(Method)),
+    within("threshold", 0, 1, "0 to 1: uncertainty is 2 / S, which is 1 without any evidence"),
+    one_of("precision", get_args(Precision)),
+    within("members", 2, 20, "2 to 20: one member alone is method=softmax"),
+    within("epochs", 1, 100),
+)
+SIZES: Mapping[str, tuple[Variant, Sequence[Allowed]]] = {
+    "ci": (Variant(), (*_ALLOWED, within("evaluated", 10, 700, _FIFTH.format(700)))),
+    "paper": (
+        PaperVariant(),
+        (
+            *_ALLOWED, within("evaluated", 10, 4000, _FIFTH.format(4000)), within("blocks", 3, 7),
+            one_of("width", (32, 64, 128, 256, 512)), within("samples", 4, 4000),
+        ),
+    ),
+}  # fmt: skip
+
+
+def parse(text: str) -> Variant:
+    """A variant from ``method=ensemble,members=3``; what is not named keeps the default of its size.
+
+    Raises:
+        ConfigError: an unknown name or a value that is not allowed.
+    """
+    return read_sized("ur2m", SIZES, text)
+
+
+def counts(evaluated: int) -> tuple[int, int, int]:
+    """How many of the images are clean, shifted and unknown."""
+    unknown = evaluated // 5
+    shifted = (evaluated - unknown) // 2
+    return evaluated - unknown - shifted, shifted, unknown
+
+
+def judge(scene: Scene, reading: Reading, answers: FloatArray) -> Mapping[str, Rated]:
+    """Accuracy, calibration and what the uncertainty finds.
+
+    Shares are the events' probabilities over their sum; the uncertainty is that of the chosen event, or the entropy.
+    """
+    chosen = reading.chosen(answers)
+    rows = np.arange(len(answers))
+    probability = answers[:, : reading.classes].astype(np.float64)
+    shares = probability / np.maximum(probability.sum(1, keepdims=True), quality.LEAST_SHARE)
+    beside = answers[:, reading.classes :]
+    uncertainty = beside[rows, chosen] if reading.exit_column is not None else beside[:, 0]
+    known, right = scene.kinds != UNKNOWN, chosen == scene.labels
+    found = {
+        "accuracy": Rated(float(right[known].mean()), int(known.sum())),
+        "auroc.unknown": Rated(_told_apart(uncertainty, ~known, scene.kinds != SHIFTED)),
+        "auroc.unknown.probability": Rated(_told_apart(-probability.max(1), ~known, scene.kinds != SHIFTED)),
+        "auroc.errors": Rated(_told_apart(uncertainty, ~right, known)),
+    }
+    for name, kind in (("clean", CLEAN), ("shifted", SHIFTED)):
+        of = scene.kinds == kind
+        found |= {
+            f"accuracy.{name}": Rated(float(right[of].mean()), int(of.sum())),
+            f"nll.{name}": Rated(quality.log_loss(shares[of], scene.labels[of])),
+            f"brier.{name}": Rated(quality.brier(shares[of], scene.labels[of])),
+            f"ece.{name}": Rated(quality.calibration_error(probability.max(1)[of], right[of])),
+        }
+    return found
+
+
+def _told_apart(
+    uncertainty: quality.FloatArray, wrong: quality.Mask, among: quality.Mask
+) -> float:
+    return quality.auroc(uncertainty[among], wrong[among])
+
+
+class Ur2m:
+    """The workload. Variants: ``method=ur2m|softmax|dropout|ensemble``, ``threshold=``, ``precision=int8|float32``,
+    ``members=``, ``epochs=``, ``evaluated=``, separated by commas; with ``size=paper`` also ``width=``, ``blocks=`` and
+    ``samples=``.
+    """
+
+    id: str = "ur2m"
+    title: str = "Evidential uncertainty and a cascade of exits in place of an ensemble (UR2M), on digits"
+    family: str = "uncertainty"
+    systems: tuple[str, ...] = ("S005",)
+    classes: tuple[DeviceClass, ...] = EVERY_CLASS
+    baselines: tuple[str, ...] = ("method=ensemble", "method=softmax", "method=dropout", "threshold=0", "threshold=1")
+    claims: tuple[Claim, ...] = CLAIMS
+    missing: str = "the paper's ear audio and ECG data, its search for an architecture (--size paper has its keywords)"
+
+    def prepare(self, cache: Path, variant: str = "") -> Prepared:
+        """Train, compile and answer on this computer, or read all of it from the cache.
+
+        Raises:
+            ConfigError: an unknown variant, or no data.
+        """
+        chosen = parse(variant)
+        clean, shifted, unknown = counts(chosen.evaluated)
+        task = task_of(chosen)
+        known = task.classes
+        reading = Reading(known, 2 * known, EXITS) if chosen.method == "ur2m" else Reading(known)
+        images = f"of {known} classes that are known {clean} samples are clean, {shifted} shifted, {unknown} of others"
+        question = Question(
+            self.id, asdict(chosen), chosen.precision, task, reading, partial(judge, task.scene, reading),
+            partial(network, chosen, task, cache), images,
+        )  # fmt: skip
+        return prepare(question, cache)
+
+
+def task_of(variant: Variant) -> Task:
+    """What a variant is trained on and asked.
+
+    Raises:
+        ConfigError: no data.
+    """
+    if isinstance(variant, PaperVariant):
+        return keywords_task(variant.samples, counts(variant.evaluated))
+    return digits_task(KNOWN, counts(variant.evaluated), "16x16 pixels; clean, shifted and of unknown classes.")
+
+
+def backbone(variant: Variant) -> Backbone:
+    """The network of a variant, untrained."""
+    from lab.workloads.uncertainty import networks, paper_networks
+
+    if isinstance(variant, PaperVariant):
+        return paper_networks.depthwise_thirds(variant.width, variant.blocks)
+    return networks.DIGITS
+
+
+@dataclass(frozen=True)
+class _Training:
+    """How the networks of a variant are made and trained; each is trained once for all that share it."""
+
+    variant: Variant
+    task: Task
+    cache: Path
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(epochs=self.variant.epochs, batch=32, learning_rate=6e-3, label_smoothing=0.0)
+
+    def parts(self, what: str) -> dict[str, str]:
+        """What the state of a network depends on."""
+        shape = f", {self.variant.blocks}x{self.variant.width}" if isinstance(self.variant, PaperVariant) else ""
+        return {"network": what + shape, "plan": json.dumps(asdict(self.plan)), "data": self.task.trained_on}
+
+    def cascade(self) -> nn.Module:
+        """Parts with evidential heads."""
+        from lab.workloads.uncertainty import networks, training_runs
+
+        made = backbone(self.variant)
+        whole = networks.EvidenceExits(made.parts(), made.heads(2 * self.task.classes), self.variant.threshold)
+        return trained(
+            whole, self.cache, "ur2m-cascade", self.parts("cascade"), TRAINED_BY,
+            lambda: training_runs.train_cascade(whole, self.task, self.plan),
+        )  # fmt: skip
+
+    def member(self, seed: int, dropout: float = 0.0) -> nn.Sequential:
+        """A network with one end, trained by cross-entropy."""
+        import torch
+
+        from lab.workloads.uncertainty import networks, training_runs
+
+        torch.manual_seed(seed)
+        made = networks.plain(backbone(self.variant), self.task.classes, dropout)
+        return trained(
+            made, self.cache, "ur2m-member", self.parts(f"member {seed}, dropout {dropout}"), TRAINED_BY,
+            lambda: training_runs.train_plain(made, self.task, self.plan, seed),
+        )  # fmt: skip
+
+
+def network(variant: Variant, task: Task, cache: Path) -> nn.Module:
+    """The trained network of a variant, in evaluation mode; what thresholds have in common is trained once."""
+    import torch
+
+    from lab.workloads.uncertainty import networks
+
+    training = _Training(variant, task, cache)
+    if variant.method == "ur2m":
+        return training.cascade()
+    if variant.method == "ensemble":
+        members = [training.member(SEED + number) for number in range(variant.members)]
+        return networks.Averaged(members, task.classes).eval()
+    if variant.method == "softmax":
+        return networks.Averaged([training.member(SEED)], task.classes).eval()
+    *body, dropout, classifier = training.member(SEED, DROPOUT)
+    if not isinstance(classifier, torch.nn.Linear) or not isinstance(dropout, torch.nn.Dropout):
+        raise TypeError("a member ends in dropout and its classifier")
+    generator = torch.Generator().manual_seed(SEED)
+    passes = networks.dropped(classifier, DROPOUT, PASSES, generator)
+    return networks.Averaged([torch.nn.Sequential(*body, passes)], task.classes).eval()
+
+
+WORKLOAD = Ur2m()

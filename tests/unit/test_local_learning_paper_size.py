@@ -1,0 +1,158 @@
+"""``size=paper`` of lls and tpsgd: SmallConv and a perceptron on a user's CIFAR-10 or MNIST, few and narrow ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.data_folders import write_cifar10, write_mnist
+from helpers.toolchain import needs_host_compiler
+from torch import nn
+from torch.nn import functional
+
+from lab.compiler.host import HostTraining
+from lab.compiler.joint import Penalised
+from lab.errors import ConfigError
+from lab.workloads import get
+from lab.workloads.networks.local_conv import SmallConv
+from lab.workloads.networks.local_mlp import EPSILON, TEMPERATURE, Rule, periodic_basis
+from lab.workloads.options import read_sized
+from lab.workloads.training import lls, tpsgd
+from lab.workloads.training.local_learning import ConvVariant, Variant, network_of
+
+LABELS = torch.tensor([2, 7])
+
+
+def small_conv(rule: Rule, channels: int = 4) -> SmallConv:
+    torch.manual_seed(5)
+    return SmallConv(3, channels, 10, rule, seed=7)
+
+
+def images(count: int = 2) -> torch.Tensor:
+    return torch.randn((count, 3, 32, 32), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LAB_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_small_conv_has_the_published_layers() -> None:
+    module = small_conv("backprop", 32)
+    shapes = [tuple(one.shape) for one in module.parameters() if one.dim() > 1]
+    assert shapes == [(32, 3, 3, 3), (64, 32, 3, 3), (128, 64, 3, 3), (512, 512), (10, 512)]
+    assert sum(one.numel() for one in module.parameters()) == 361_258
+    # Of the latents that meet the basis: averages of 4x4, 2x2 and 2x2 maps, and all units of the linear layer.
+    assert module.latents == (32 * 16, 64 * 4, 128 * 4, 512)
+
+
+def by_hand(module: SmallConv, x: torch.Tensor) -> list[torch.Tensor]:
+    """Outputs of the hidden layers, each from the detached one before it."""
+    outputs = []
+    for number, layer in enumerate(module.hidden):
+        if number == 3:
+            x = functional.linear(x.flatten(1), layer.get_parameter("weight"), layer.get_parameter("bias"))
+        else:
+            x = functional.conv2d(x, layer.get_parameter("0.weight"), padding=1)
+            mean, variance = x.mean((2, 3), keepdim=True), x.var((2, 3), unbiased=False, keepdim=True)
+            scale, offset = (layer.get_parameter(f"1.{one}")[:, None, None] for one in ("weight", "bias"))
+            x = (x - mean) / torch.sqrt(variance + 1e-5) * scale + offset
+        x = torch.where(x > 0, x, 0.01 * x)
+        outputs.append(x)
+        x = x.detach()
+        x = functional.max_pool2d(x, 2) if number < 2 else x
+        x = functional.avg_pool2d(x, 4) if number == 2 else x
+    return outputs
+
+
+def test_the_periodic_loss_of_maps_is_cross_entropy_of_cosines_of_their_averages() -> None:
+    module = small_conv("periodic")
+    made = module(images())
+    assert isinstance(made, Penalised)
+    expected = torch.zeros(())
+    for output, side in zip(by_hand(module, images()), (4, 2, 2, 0), strict=True):
+        latent = functional.avg_pool2d(output, output.shape[2] // side).flatten(1) if side else output
+        cosine = functional.normalize(latent, dim=1, eps=EPSILON) @ periodic_basis(10, latent.shape[1]).T
+        expected = expected + functional.cross_entropy(cosine / TEMPERATURE, LABELS)
+    torch.testing.assert_close(made.of(LABELS), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["periodic", "projection"])
+def test_no_gradient_passes_from_map_to_map(rule: Rule) -> None:
+    module = small_conv(rule)
+    made = module(images())
+    assert isinstance(made, Penalised)
+    functional.cross_entropy(made.output, LABELS).backward()  # type: ignore[no-untyped-call]
+    assert all(one.grad is None for name, one in module.named_parameters() if name.startswith("hidden."))
+    made.of(LABELS).backward()  # type: ignore[no-untyped-call]
+    assert all(one.grad is not None for one in module.parameters())
+
+
+def test_images_in_one_step_do_not_change_each_others_answers() -> None:
+    """Maps are normalised by themselves: what a device learns from one image is what a batch would."""
+    module = small_conv("backprop")
+    both, first = module(images()), module(images()[:1])
+    assert isinstance(both, torch.Tensor)
+    torch.testing.assert_close(both[:1], first)
+
+
+@needs_host_compiler
+@pytest.mark.parametrize(
+    ("workload", "text", "data"),
+    [
+        ("lls", "channels=4,data=cifar10", "CIFAR-10, binary version"),
+        ("tpsgd", "width=32,data=kmnist", "Kuzushiji-MNIST"),
+    ],
+)
+def test_the_c_learns_the_users_images_as_pytorch_does(folder: Path, workload: str, text: str, data: str) -> None:
+    write_cifar10(folder)
+    write_mnist(folder, "kmnist")
+    prepared = get(workload).prepare(folder / "cache", f"size=paper,samples=12,evaluated=5,{text}")
+    plan = prepared.training
+    assert plan is not None
+    assert (prepared.dataset.name, prepared.dataset.samples) == (data, 5)
+    samples = np.frombuffer(plan.job.blob, np.float32).reshape(plan.job.count, 1, -1)
+    assert samples.shape == (12, 1, 3 * 32 * 32 if workload == "lls" else 32 * 32)
+    targets = np.frombuffer(plan.job.blobs["targets"], np.int32)
+    host = HostTraining(prepared.model, folder)
+    rate = float(plan.job.parameters["lr"])
+    losses = [host.step(one, targets[n : n + 1], rate) for n, one in enumerate(samples)]
+    scores = {one.metric: one.value for one in plan.check(np.array(losses, np.float32), host.raw_variables())}
+    assert scores["update_error"] < (0.05 if workload == "lls" else 1e-4)
+    figures = {one.metric: one.value for one in prepared.figures}
+    assert figures["macs.local"] == (4 * (16 + 8 + 16 + 16) * 10 if workload == "lls" else 0)
+
+
+def test_networks_are_those_of_the_variants() -> None:
+    conv = network_of(ConvVariant("paper", "fashion-mnist", channels=4), "periodic")
+    assert conv(torch.zeros(1, 1, 32, 32)).output.shape == (1, 10)
+    mlp = network_of(Variant("paper", "cifar10", depth=2, width=64, update="full"), "projection")
+    assert mlp(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert [tuple(one.get_parameter("weight").shape) for one in mlp.hidden] == [(64, 3072), (64, 64)]
+    assert not any(isinstance(one, nn.GroupNorm) for one in mlp.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("lls", "size=paper,channels=5", "4, 8, 16, 32"),
+        ("lls", "size=paper,depth=3", "has no option 'depth'"),
+        ("lls", "channels=4", "has no option 'channels'"),
+        ("lls", "data=cifar10", "others with size=paper"),
+        ("tpsgd", "size=paper,width=2048", "512, 1024"),
+        ("tpsgd", "size=paper,samples=50001", "1 to 50000"),
+    ],
+)
+def test_options_of_the_other_size_are_refused(folder: Path, name: str, text: str, told: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        get(name).prepare(folder / "cache", text)
+    assert told in str(refused.value)
+
+
+def test_without_options_the_sizes_are_the_papers() -> None:
+    assert read_sized("lls", lls.SIZES, "size=paper") == lls.PAPER
+    assert read_sized("tpsgd", tpsgd.SIZES, "size=paper,update=full") != tpsgd.PAPER
+    assert read_sized("tpsgd", tpsgd.SIZES, "") == tpsgd.DEFAULT

@@ -1,0 +1,102 @@
+"""``size=paper`` of baffle: LeNet on a user's CIFAR-10 or MNIST, with a few made images in the real formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.data_folders import write_cifar10, write_mnist
+from helpers.host_training import judged, plan_of, train
+from helpers.toolchain import needs_host_compiler
+from torch.nn import functional
+
+from lab.errors import ConfigError
+from lab.workloads import get
+from lab.workloads.data.cifar10 import DEVIATION, MEAN
+from lab.workloads.networks.lenet import lenet
+from lab.workloads.training.baffle import PAPER, parse
+from lab.workloads.training.scratch_images import SIDE, images_of
+
+SMALL = "size=paper,samples=3,evaluated=4,passes=4,channels=4"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LAB_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_lenet_is_the_papers() -> None:
+    """27,530 parameters by hand, as the layers of the released network have them; its norms learn nothing."""
+    network = lenet(3)
+    names = [name for name, _ in network.named_parameters()]
+    assert sum(one.numel() for one in network.parameters()) == 25 * 3 * 16 + 16 + 25 * 16 * 64 + 64 + 64 * 10 + 10
+    assert {name.partition(".")[0] for name in names} == {"first", "second", "classifier"}
+    x = torch.randn(2, 3, SIDE, SIDE)
+    y = functional.conv2d(x, network.get_parameter("first.weight"), network.get_parameter("first.bias"), padding=2)
+    y = functional.max_pool2d(functional.hardswish(functional.group_norm(y, 2)), 2)
+    y = functional.conv2d(y, network.get_parameter("second.weight"), network.get_parameter("second.bias"), padding=2)
+    y = functional.hardswish(functional.group_norm(y, 4)).mean((2, 3))
+    y = functional.linear(y, network.get_parameter("classifier.weight"), network.get_parameter("classifier.bias"))
+    torch.testing.assert_close(network(x), y)
+    assert lenet(1, channels=4)(x[:, :1]).shape == (2, 10)
+
+
+def test_the_users_images_are_what_is_trained_on(folder: Path) -> None:
+    written = write_cifar10(folder)
+    parts = images_of(parse("baffle", f"{SMALL},samples=100,evaluated=20")).parts()
+    assert parts.samples.shape == (100, 3, SIDE, SIDE)
+    mean, deviation = (np.array(one)[:, None, None] for one in (MEAN, DEVIATION))
+    pixels = (parts.samples.numpy() * deviation + mean) * 255
+    found = {one.astype(np.uint8).tobytes() for one in np.rint(pixels)}
+    assert found == {one.tobytes() for one in written[:5].reshape(-1, 3, SIDE, SIDE)}
+    assert parts.labels.tolist() != sorted(parts.labels.tolist()), "in no order"
+    assert sorted(parts.answers.tolist()) == sorted(list(range(10)) * 2)
+    few = images_of(parse("baffle", SMALL)).parts()
+    assert torch.equal(few.samples, parts.samples[:3]), "the first of the same order"
+
+
+def test_mnist_is_enlarged_and_another_digest(folder: Path) -> None:
+    images = write_mnist(folder)["train"]
+    chosen = images_of(parse("baffle", f"{SMALL},data=mnist"))
+    parts = chosen.parts()
+    assert chosen.name == "MNIST"
+    assert parts.samples.shape == (3, 1, SIDE, SIDE)
+    assert parts.samples.min() >= 0
+    assert parts.samples.max() <= 1
+    grey = torch.from_numpy(images[:, None] / np.float32(255))
+    enlarged = functional.interpolate(grey, (SIDE, SIDE), mode="bilinear")
+    for sample, label in zip(parts.samples, parts.labels, strict=True):
+        (place,) = [n for n, one in enumerate(enlarged) if torch.allclose(one, sample, atol=1e-6)]
+        assert label == place % 10
+    write_cifar10(folder)
+    assert images_of(parse("baffle", SMALL)).digest != chosen.digest
+
+
+@needs_host_compiler
+@pytest.mark.parametrize("update", ["stein", "full"])
+def test_the_c_comes_to_pytorchs_losses_and_variables(folder: Path, update: str) -> None:
+    write_cifar10(folder)
+    prepared = get("baffle").prepare(folder / "cache", f"{SMALL},update={update}")
+    assert prepared.dataset.name == "CIFAR-10, binary version"
+    assert prepared.facts[0].startswith("LeNet of 4 and 16 channels on cifar10, from scratch")
+    losses, variables = train(prepared, folder)
+    assert judged(prepared, losses, variables)["update_error"].value < 1e-3
+    assert len(plan_of(prepared).job.blob) == 3 * 4 * 3 * SIDE * SIDE
+    # A few steps teach LeNet nothing, and that is no failure of the device.
+    prepared.check(np.zeros_like(prepared.reference_outputs))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (SMALL, "CIFAR-10, binary version is needed, and there is no folder"),
+        (f"{SMALL},data=mnist", "MNIST is needed, and there is no folder"),
+    ],
+)
+def test_missing_data_are_one_clear_error(folder: Path, text: str, told: str) -> None:
+    assert PAPER.data == "cifar10"
+    with pytest.raises(ConfigError, match=told):
+        get("baffle").prepare(folder / "cache", text)

@@ -1,0 +1,279 @@
+"""The workload sparcl: what is learnt in which order and what is removed; masks in PyTorch and blocks in C agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lab.compiler.host import HostTraining
+from lab.errors import ConfigError, WorkloadError
+from lab.paths import cache_dir
+from lab.workloads import get
+from lab.workloads.base import FloatArray, Prepared, Score, TrainingPlan
+from lab.workloads.continual import sparcl_host
+from lab.workloads.continual.sparcl import Variant, parse
+from lab.workloads.continual.sparcl_stream import QUESTIONS, Rehearsal, load, packed, removals_alike, rounds, walk
+
+SMALL = "samples=6,epochs=2,hidden=64,buffer=8,renew=3,orders=2,target=0.1"
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Prepared:
+    return get("sparcl").prepare(cache_dir(), SMALL)
+
+
+@pytest.fixture(scope="module")
+def learnt(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tuple[FloatArray, Mapping[str, bytes]]:
+    """Losses and variables of the job, step by step in the C on this computer."""
+    return run_job(prepared, tmp_path_factory.mktemp("sparcl"))
+
+
+def plan_of(prepared: Prepared) -> TrainingPlan:
+    assert prepared.training is not None
+    return prepared.training
+
+
+def run_job(prepared: Prepared, folder: Path) -> tuple[FloatArray, Mapping[str, bytes]]:
+    host, job = HostTraining(prepared.model, folder), plan_of(prepared).job
+    host.state.random = int(job.parameters["seed"])
+    samples = np.frombuffer(job.blob, np.float32).reshape(job.count, -1)
+    targets = np.frombuffer(job.blobs["targets"], np.int32)
+    order = np.frombuffer(job.blobs["order"], np.uint16)
+    assert len(order) == job.count * job.repeats
+    losses = [host.step(samples[one], targets[one : one + 1], float(job.parameters["lr"])) for one in order]
+    return np.array(losses, np.float32), host.raw_variables()
+
+
+# ---- the stream ---------------------------------------------------------------------------------------------------
+
+
+def test_tasks_bring_two_classes_each_and_no_question_is_learnt() -> None:
+    stream = load(12, 6)
+    assert [stream.classes_of(task).tolist() for task in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    assert len(stream.answers) == 6 * QUESTIONS
+    learnt = {one.tobytes() for one in stream.samples}
+    assert not learnt.intersection(one.tobytes() for one in stream.questions)
+
+
+def test_another_order_has_the_same_samples_in_other_tasks() -> None:
+    one, other = load(5, 10), load(5, 10, 3)
+    assert sorted(other.labels.tolist()) == sorted(one.labels.tolist())
+    assert other.labels.tolist() != one.labels.tolist()
+    assert all(len(other.classes_of(task)) == 2 for task in range(5))
+
+
+@settings(max_examples=25, deadline=None)
+@given(epochs=st.integers(1, 6), buffer=st.integers(0, 9), removal=st.floats(0, 0.9), seed=st.integers(0, 99))
+def test_a_walk_rehearses_what_came_and_removes_what_is_easy(
+    epochs: int, buffer: int, removal: float, seed: int
+) -> None:
+    stream, plan = load(5, 4), Rehearsal(epochs, buffer, removal, seed)
+    hardness = np.random.default_rng(seed).random(len(stream.samples))
+    order = walk(stream, plan, lambda sample: float(hardness[sample]))
+    for place in range(1, len(order), 2) if buffer else ():
+        assert order[place] in order[:place:2]
+    new = order[::2] if buffer else order
+    for task in stream.tasks:
+        often = {int(one): new.count(int(one)) for one in task}
+        gone = round(len(task) * removal)
+        last = [one for one, count in often.items() if count == epochs]
+        # What is removed after the last epoch has been learnt as often as the rest.
+        if epochs > 2:
+            assert len(last) == len(task) - gone
+            assert set(last) == set(sorted(map(int, task), key=lambda one: hardness[one])[gone:])
+    losses = [float(hardness[one]) for one in order]
+    assert removals_alike(stream, plan, losses, losses) == 1.0
+
+
+@pytest.mark.parametrize("buffer", [0, 3])
+def test_what_other_losses_remove_is_compared_sample_by_sample(buffer: int) -> None:
+    stream, plan = load(5, 4), Rehearsal(3, buffer, 0.4)
+    order = walk(stream, plan, lambda sample: 1.0 + sample)
+    theirs = [1.0 + sample for sample in order]
+    assert removals_alike(stream, plan, theirs, [-one for one in theirs]) == 0.0, "two of ten easy ones go each time"
+    half = [-one if sample < 10 else one for sample, one in zip(order, theirs, strict=True)]
+    assert removals_alike(stream, plan, theirs, half) == 0.5, "the second of two tasks"
+    plan = replace(plan, removal=0.0)
+    losses = [1.0] * len(walk(stream, plan, lambda _: 1.0))
+    assert removals_alike(stream, plan, losses, losses) == 1.0, "nothing is removed"
+
+
+def test_what_is_rehearsed_is_spread_over_all_that_came() -> None:
+    """Reservoir sampling: late in the stream every earlier task is in the buffer, and never more than its size."""
+    stream = load(40, 10)
+    order = walk(stream, Rehearsal(1, 60, 0.0), lambda _: 1.0)
+    late = order[-len(stream.tasks[-1]) :][1::2]
+    assert len(set(late)) <= 60
+    tasks = np.array([next(n for n, task in enumerate(stream.tasks) if one in task) for one in late])
+    assert all(0.05 < float(np.mean(tasks == task)) < 0.5 for task in range(4))
+
+
+@settings(max_examples=30, deadline=None)
+@given(steps=st.integers(1, 400))
+def test_a_jobs_epochs_and_samples_make_its_steps(steps: int) -> None:
+    samples = np.ones((7, 3), np.float32)
+    more, labels, epochs = packed(samples, np.ones(7, np.int64), steps)
+    assert len(more) == len(labels)
+    assert len(more) * epochs == max(steps, 7)
+    assert np.array_equal(more[:7], samples)
+    assert not more[7:].any()
+
+
+def test_rounds_have_each_class_once() -> None:
+    stream = load(4, 6)
+    assert [set(stream.labels[rounds(stream)[6 * n : 6 * n + 6]]) for n in range(4)] == [set(range(6))] * 4
+
+
+# ---- what a device is held to -------------------------------------------------------------------------------------
+
+
+def test_blocks_in_c_come_to_masks_over_dense_weights_in_pytorch(
+    prepared: Prepared, learnt: tuple[FloatArray, Mapping[str, bytes]]
+) -> None:
+    scores = {one.metric: one for one in plan_of(prepared).check(*learnt)}
+    assert scores["update_error"].value < 1e-3
+    assert scores["mask_agreement"] == Score("mask_agreement", 1.0, 1.0)
+    assert plan_of(prepared).steps_to_accuracy is not None
+    assert prepared.check(prepared.reference_outputs)
+
+
+def test_removing_other_samples_than_the_losses_say_is_refused(
+    prepared: Prepared, learnt: tuple[FloatArray, Mapping[str, bytes]]
+) -> None:
+    losses, variables = learnt
+    other = losses.copy()
+    # The first epoch of the first task; few enough that the median of the differences is still nothing.
+    other[:24:2] = other[:24:2][::-1]
+    with pytest.raises(WorkloadError, match="remove other samples"):
+        plan_of(prepared).check(other, variables)
+    with pytest.raises(WorkloadError, match="losses differ"):
+        plan_of(prepared).check(losses + 1, variables)
+
+
+def test_other_blocks_and_weights_that_did_not_move_are_refused(
+    prepared: Prepared, learnt: tuple[FloatArray, Mapping[str, bytes]], tmp_path: Path
+) -> None:
+    losses, variables = learnt
+    blocks = np.frombuffer(variables["0.weight.blocks"], np.uint8)
+    moved = {**variables, "0.weight.blocks": ((blocks + 5) % 16).astype(np.uint8).tobytes()}
+    with pytest.raises(WorkloadError, match="of the blocks that the device keeps"):
+        plan_of(prepared).check(losses, moved)
+    untrained = HostTraining(prepared.model, tmp_path).raw_variables()
+    with pytest.raises(WorkloadError, match="off PyTorch's"):
+        plan_of(prepared).check(losses, untrained)
+
+
+def test_sparsity_is_in_the_memory_and_the_work_and_removal_in_the_steps(prepared: Prepared) -> None:
+    dense = get("sparcl").prepare(cache_dir(), f"{SMALL},update=dense")
+    ours, theirs = ({one.metric: one.value for one in arm.figures} for arm in (prepared, dense))
+    assert theirs["memory.m4"] > 2 * ours["memory.m4"]
+    assert theirs["macs.step"] > 3 * ours["macs.step"]
+    assert theirs["steps"] == 5 * 2 * 12 * 2
+    assert ours["steps"] < theirs["steps"]
+    assert ours["macs.training"] == ours["macs.step"] * ours["steps"]
+    assert not [one for one in dense.model.training.variables if "blocks" in one.name]  # type: ignore[union-attr]
+
+
+def test_a_static_mask_stays(learnt: tuple[FloatArray, Mapping[str, bytes]], tmp_path: Path) -> None:
+    static = get("sparcl").prepare(cache_dir(), f"{SMALL},update=static")
+    _, variables = run_job(static, tmp_path)
+    first = HostTraining(static.model, tmp_path).raw_variables()["0.weight.blocks"]
+    assert variables["0.weight.blocks"] == first != learnt[1]["0.weight.blocks"]
+
+
+def test_class_means_are_numpys_and_take_one_pass(tmp_path: Path) -> None:
+    means = get("sparcl").prepare(cache_dir(), f"{SMALL},update=ncm")
+    losses, variables = run_job(means, tmp_path)
+    scores = {one.metric: one.value for one in plan_of(means).check(losses, variables)}
+    assert scores["update_error"] < 1e-5
+    stream = load(6, 10)
+    expected = np.stack([stream.samples[stream.labels == digit].mean(0) for digit in range(10)])
+    np.testing.assert_allclose(
+        np.frombuffer(variables["prototypes"], np.float32).reshape(10, 64), expected, rtol=1e-4, atol=1e-5
+    )
+    cosines = stream.questions @ (expected / np.linalg.norm(expected, axis=1, keepdims=True)).T
+    accuracy = float(np.mean(cosines.argmax(1) == stream.answers))
+    assert {one.metric: one.value for one in means.check(means.reference_outputs)}["accuracy"] == accuracy
+    assert len(losses) == len(stream.samples)
+
+
+def test_without_a_buffer_only_the_last_classes_are_known() -> None:
+    arm = get("sparcl").prepare(cache_dir(), "samples=20,epochs=3,hidden=64,buffer=0,classes=4,orders=1,target=0.1")
+    told = np.ascontiguousarray(arm.reference_outputs).view(np.float32).argmax(1)
+    assert set(told.tolist()) <= {2, 3}
+    figures = {one.metric: one.value for one in arm.figures}
+    assert figures["forgetting"] > 0.8
+    assert "Two classes at a time" in arm.dataset.note
+
+
+def test_forgetting_is_the_mean_fall_of_earlier_tasks() -> None:
+    stream = load(1, 4)
+
+    def answers(wrong: dict[int, int]) -> np.ndarray:
+        """Logits that are right but for so many questions of a class."""
+        logits = np.eye(10, dtype=np.float32)[stream.answers]
+        for digit, count in wrong.items():
+            logits[np.flatnonzero(stream.answers == digit)[:count]] = np.eye(10, dtype=np.float32)[9]
+        return logits.view(np.int8)
+
+    after = [answers({0: 7}), answers({0: 14, 1: 21, 2: 35})]
+    assert sparcl_host.forgetting(stream, after) == pytest.approx(28 / (2 * QUESTIONS))
+
+
+def test_preparations_are_equal_and_cached(prepared: Prepared, tmp_path: Path) -> None:
+    again = get("sparcl").prepare(tmp_path, SMALL)
+    assert again.model.digest == prepared.model.digest
+    assert again.training is not None
+    assert again.training.job == plan_of(prepared).job
+    assert np.array_equal(again.reference_outputs, prepared.reference_outputs)
+    assert len(list((tmp_path / "workloads").glob("sparcl-*.npz"))) == 1
+
+
+def test_claims_name_figures_and_baselines_that_are_there(prepared: Prepared) -> None:
+    workload, known = get("sparcl"), {one.metric for one in prepared.figures}
+    measured = {"instructions", "training_time", "training_energy", "peak_ram"}
+    for claim in workload.claims:
+        assert claim.metric in known | measured
+        assert claim.baseline in workload.baselines
+        assert claim.why
+    assert any(one.at_least is not None and one.metric == "instructions" for one in workload.claims)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("size=paper,hidden=256", "hidden=256 is not allowed"),
+        ("update=best", "sparcl, static, dense, ncm"),
+        ("sparsity=0.99", "0.5 to 0.95"),
+        ("spars=0.9", "did you mean 'sparsity'"),
+        ("removal=1", "0 to 0.9"),
+        ("rate=fast", "rate=fast is no float"),
+    ],
+)
+def test_variants_that_cannot_be_are_refused(text: str, told: str) -> None:
+    assert parse("") == Variant()
+    assert replace(parse("update=dense"), update="sparcl") == Variant()
+    with pytest.raises(ConfigError) as refused:
+        parse(text)
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("classes=2", "a stream has two tasks at least"),
+        ("classes=5", "an even number from 4 to 10"),
+        ("samples=0", "from 1 to"),
+        ("samples=1000", "samples=1000 of each class cannot be had"),
+    ],
+)
+def test_streams_that_cannot_be_are_refused(text: str, told: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        get("sparcl").prepare(cache_dir(), text)
+    assert told in str(refused.value)

@@ -1,0 +1,109 @@
+"""``size=paper`` of yono: CIFAR-10, Speech Commands and PAMAP2 from a user's folder, tiny ones here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.data_folders import write_cifar10, write_pamap2, write_speech_commands
+from helpers.toolchain import needs_host_compiler
+
+from lab.compiler.host import HostModel
+from lab.errors import ConfigError
+from lab.workloads import get
+from lab.workloads.data import cifar10, inertial
+from lab.workloads.many_models import own_tasks, tasks
+from lab.workloads.many_models.networks import network_of
+from lab.workloads.many_models.options import PAPER, parse
+
+SMALL = "size=paper,samples=10,epochs=1,tuning=1,drop=1,evaluated=4,words=16"
+ACTIVITIES = ((1, 700), (2, 700), (4, 700), (24, 700))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder."""
+    found = tmp_path_factory.mktemp("data")
+    write_cifar10(found)
+    write_speech_commands(found, own_tasks.WORDS, speakers=6)
+    write_pamap2(found, ACTIVITIES)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def small(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of 8x8, narrow networks, and short windows, of which few minutes of movement hold enough."""
+    monkeypatch.setenv("LAB_DATA", str(root))
+    monkeypatch.setattr(own_tasks, "FORM", tasks.Form(8, (8, 16, 16)))
+    monkeypatch.setattr(own_tasks, "WINDOW", 64)
+
+
+def named(found: Sequence[tasks.Task]) -> dict[str, tasks.Task]:
+    return {one.name: one for one in found}
+
+
+def test_tasks_are_of_the_users_files(root: Path) -> None:
+    found = named(own_tasks.all_tasks(parse(SMALL)))
+    assert {name: one.training.samples.shape[1:] for name, one in found.items()} == {
+        "images": (3, 32, 32), "words": (1, 48, 16), "movements": (6, 8, 8),
+    }  # fmt: skip
+    assert {name: one.stride for name, one in found.items()} == {"images": (4, 4), "words": (6, 2), "movements": (1, 1)}
+    assert [one.classes for one in found.values()] == [10, 10, len(inertial.pamap2(samples=64, step=64).classes)]
+    for one in found.values():
+        parts = [{sample.tobytes() for sample in part.samples} for part in (one.training, one.validation, one.asked)]
+        assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
+        assert all(np.isfinite(part.samples).all() for part in (one.training, one.validation, one.asked))
+    test = cifar10.cifar10(cifar10.TEST)
+    images = [one.tobytes() for one in cifar10.normalised(test.samples)]
+    theirs = dict(zip(images, test.labels, strict=True))
+    asked = found["images"].asked
+    assert [theirs[one.tobytes()] for one in asked.samples] == asked.labels.tolist()
+
+
+def test_words_and_movements_are_standardised_by_what_is_trained_on() -> None:
+    found = named(own_tasks.all_tasks(parse(f"{SMALL},evaluated=20")))
+    words, movements = (found[name].training.samples for name in ("words", "movements"))
+    assert not words[..., 10:].any(), "ten coefficients"
+    # One of 49 frames is left out.
+    assert np.abs(words[..., :10].mean((0, 1, 2))).max() < 0.05
+    assert np.abs(movements.mean((0, 2, 3))).max() < 1e-4
+    assert np.abs(movements.std((0, 2, 3)) - 1).max() < 1e-3
+    assert np.bincount(found["words"].asked.labels).tolist() == [2] * 10, "both recordings of speaker 1"
+
+
+@needs_host_compiler
+def test_the_networks_of_the_users_data_switch_and_answer_as_the_reference(tmp_path: Path) -> None:
+    prepared = get("yono").prepare(tmp_path / "cache", SMALL)
+    host = HostModel(prepared.model, tmp_path)
+    samples = np.frombuffer(prepared.job.blob, np.int8).reshape(prepared.job.count, -1)
+    outputs = []
+    for network, sample in zip(prepared.job.blobs["networks"], samples, strict=True):
+        host.load(network)
+        outputs.append(host.run(sample[None])[0])
+    scores = {one.metric for one in prepared.check(np.array(outputs, np.int8))}
+    assert scores >= {"accuracy.images", "accuracy.words", "accuracy.movements"}
+    assert prepared.dataset.name == own_tasks.SOURCE
+    assert json.loads(prepared.parameters["samples"]) == 10
+
+
+def test_the_papers_size_is_that_of_its_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse("size=paper") == PAPER
+    task = own_tasks.all_tasks(parse(SMALL))[0]
+    monkeypatch.undo()
+    network = network_of(replace(task, form=own_tasks.FORM))
+    # 2.91 MB of float32 for five networks.
+    assert sum(one.numel() for one in network.parameters()) == pytest.approx(2.91e6 / 5 / 4, rel=0.02)
+
+
+def test_what_the_user_lacks_is_told(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, told in (("evaluated=21", "images has 20 held-out samples"), ("samples=5", "movements has 16 samples")):
+        with pytest.raises(ConfigError) as refused:
+            own_tasks.all_tasks(parse(f"{SMALL},{text}"))
+        assert told in str(refused.value)
+    monkeypatch.setenv("LAB_DATA", str(tmp_path))
+    with pytest.raises(ConfigError, match="CIFAR-10, binary version is needed"):
+        get("yono").prepare(tmp_path / "cache", "size=paper")
