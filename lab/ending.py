@@ -18,7 +18,8 @@ from typing import Protocol
 from lab import progress
 from lab.errors import InfrastructureError, LabError, LeaseLost
 from lab.fence import Fence
-from lab.interrupt import limited, signal_main
+from lab.interrupt import limited
+from lab.signals import Postponed, signal_main
 from lab.swallowed import Swallowed
 
 RESET_LIMIT_S = 60.0
@@ -45,6 +46,7 @@ class OrderlyEnd:
         self.number = 0
         self._seen = 0
         self._before = {}
+        self._postponed = Postponed(self._come_again)
         if threading.current_thread() is threading.main_thread():
             self._swallowed = Swallowed(self._again)
             self._before = {number: signal.signal(number, self._end) for number in _signals()}
@@ -64,6 +66,8 @@ class OrderlyEnd:
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         self.number = self.number or number
+        if self._postponed.at(frame):
+            return
         self._seen += 1
         if self._seen == _PATIENCE:
             # Not through anybody's terminal writer: the main thread may be in the middle of a write to it.
@@ -75,6 +79,9 @@ class OrderlyEnd:
     def _again(self, error: BaseException) -> None:
         """The signal did not end anything: as if it came only now."""
         self._seen -= 1
+        self._come_again()
+
+    def _come_again(self) -> None:
         if self._before:
             signal_main(self.number)
 

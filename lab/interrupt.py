@@ -7,7 +7,6 @@ error. Windows has no signal that interrupts such calls; there the error comes o
 
 from __future__ import annotations
 
-import _thread
 import signal
 import sys
 import threading
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from lab.signals import Postponed, signal_main
 from lab.swallowed import Swallowed
 
 _SIGNAL = signal.SIGINT if sys.platform == "win32" else signal.SIGUSR2
@@ -97,11 +97,16 @@ def limited(limit_s: float | None, late: Callable[[], BaseException], *, ladder:
     over = threading.Event()
 
     def watch() -> None:
-        if not over.wait(limit_s):
-            interrupt_main(_TimeIsUp() if ladder else late())
-            # A signal that comes just before the main thread enters a system call does not get it out of there.
-            while not over.wait(_NUDGE_S) and _pending.error is not None:
-                signal_main(_SIGNAL)
+        if over.wait(limit_s):
+            return
+        error = _TimeIsUp() if ladder else late()
+        # Another error may be on its way, to something inside.
+        while not interrupt_main(error):
+            if over.wait(_NUDGE_S):
+                return
+        # A signal that comes just before the main thread enters a system call does not get it out of there.
+        while not over.wait(_NUDGE_S) and _pending.error is error:
+            signal_main(_SIGNAL)
 
     with interruptible():
         watcher = threading.Thread(target=watch, name="lab-time-limit", daemon=True)
@@ -127,16 +132,6 @@ def interrupt_main(error: BaseException) -> bool:
     return True
 
 
-def signal_main(number: int) -> None:
-    """Send the main thread a signal, so that its handler runs there soon, also where that waits in a system call."""
-    if sys.platform == "win32":
-        _thread.interrupt_main(number)
-    else:
-        main = threading.main_thread().ident
-        if main is not None:
-            signal.pthread_kill(main, number)
-
-
 def _raise_again(error: BaseException) -> None:
     """What was raised went nowhere: as long as somebody would take it, it is still on its way."""
     with _pending.lock:
@@ -155,8 +150,17 @@ def _raise_again(error: BaseException) -> None:
 def _raise_pending(number: int, frame: FrameType | None) -> None:
     if _pending.error is None and sys.platform == "win32":
         raise KeyboardInterrupt
-    if _pending.shields == 0:
+    if _pending.shields == 0 and not (_pending.error is not None and _postponed.at(frame)):
         _take()
+
+
+def _come_again() -> None:
+    with _pending.lock:
+        if _pending.error is not None and _pending.takers:
+            signal_main(_SIGNAL)
+
+
+_postponed = Postponed(_come_again)
 
 
 def _take() -> None:

@@ -7,9 +7,9 @@ have such callbacks, Hypothesis has. Who raises errors in handlers is told of it
 from __future__ import annotations
 
 import sys
-import threading
-import time
 from collections.abc import Callable
+
+from lab.signals import later
 
 _MOMENT_S = 0.05
 
@@ -46,8 +46,4 @@ class Swallowed:
             return
         self._raised = None
         # Not here: it would be swallowed again.
-        threading.Thread(target=self._later, args=(error,), name="lab-raise-again", daemon=True).start()
-
-    def _later(self, error: BaseException) -> None:
-        time.sleep(_MOMENT_S)
-        self._again(error)
+        later(_MOMENT_S, lambda: self._again(error))

@@ -6,13 +6,14 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
 from lab import health, progress
 from lab.errors import (
+    BudgetExceeded,
     DeviceError,
     InfrastructureError,
     LabError,
@@ -21,11 +22,11 @@ from lab.errors import (
     ToolMissing,
 )
 from lab.filelock import try_lock
+from lab.interrupt import limited
 from lab.inventory import Device
 from lab.nightly.bench_worker import Worker
 from lab.nightly.config import Cell, Plan
 from lab.nightly.journal import FOLDER, Journal, Outcome, newest
-from lab.nightly.limit import Overrun, limited
 from lab.quarantine import Quarantine, quarantined, set_quarantine
 from measurements.report.night import Verdict
 
@@ -42,6 +43,19 @@ _HEALTH: Mapping[Verdict, health.Verdict] = {
 
 Clock: TypeAlias = Callable[[], float]
 Sleep: TypeAlias = Callable[[float], None]
+
+
+class Overrun(BudgetExceeded):
+    """A cell took longer than it may."""
+
+
+def _limited(limit_s: float, what: str) -> AbstractContextManager[None]:
+    """Also past the recoveries inside, which go on after errors."""
+
+    def late() -> Overrun:
+        return Overrun(f"{what} took longer than the {limit_s:.0f} s it may", hint="raise cell_limit, or run less")
+
+    return limited(limit_s, late, ladder=True)
 
 
 @contextmanager
@@ -207,7 +221,7 @@ class Night:
         limit_s = max(min(self._plan.config.cell_limit, self._left_s()), 1.0)
         for attempt in range(self._plan.config.retries + 1):
             try:
-                with limited(limit_s, f"the check of {device.name}"):
+                with _limited(limit_s, f"the check of {device.name}"):
                     self._worker.check(cell)
             except StoreError:
                 raise
@@ -280,7 +294,7 @@ class Night:
             return Outcome(cell.key, "unreached", f"the night's {config.budget:.0f} s were spent")
         self._journal.begin(cell.key)
         try:
-            with limited(min(config.cell_limit, left_s), cell.key):
+            with _limited(min(config.cell_limit, left_s), cell.key):
                 self._worker.measure(cell)
         except Overrun as error:
             if left_s < config.cell_limit:

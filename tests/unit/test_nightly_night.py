@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import get_args
 
 import pytest
@@ -33,7 +32,6 @@ from lab.errors import (
 )
 from lab.nightly.config import Cell, Plan
 from lab.nightly.journal import Journal, Outcome, newest
-from lab.nightly.limit import Overrun, limited
 from lab.nightly.night import Night, exit_status, only_one, open_night, unreached_before
 from lab.quarantine import Quarantine, quarantined, set_quarantine
 from measurements.record import Run
@@ -334,29 +332,6 @@ def test_a_cell_that_does_not_end_is_broken_off(tmp_path: Path) -> None:
     assert "may" in outcomes["m4f/a"].message
     outcomes = night(tmp_path, Endless(), plan(cells(tmp_path, "m4f/a"), cell_limit=1000.0, budget=0.05))
     assert verdicts(outcomes) == {"m4f/a": "unreached"}
-
-
-def test_a_limit_leaves_the_timer_it_found() -> None:
-    seen: list[int] = []
-    mine, timer = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
-
-    def ours(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-
-    signal.signal(signal.SIGALRM, ours)
-    signal.setitimer(signal.ITIMER_REAL, 1000.0)
-    try:
-        with pytest.raises(Overrun, match="a nap took longer"), limited(0.01, "a nap"):
-            signal.pause()
-        assert 900.0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000.0
-        with limited(1000.0, "nothing"):
-            pass
-        assert 900.0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000.0
-        assert signal.getsignal(signal.SIGALRM) is ours
-        assert seen == []
-    finally:
-        signal.signal(signal.SIGALRM, mine)
-        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 # resuming

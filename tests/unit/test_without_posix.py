@@ -46,7 +46,6 @@ _NEEDS = {
     "lab/emulators/scripted_board.py": {"socket.AF_UNIX"},
     "lab/emulators/sshd.py": {"os.geteuid", "signal.SIGKILL"},
     "lab/emulators/unicorn/machine.py": {"socket.AF_UNIX"},  # the marker line, which only an emulated meter takes
-    "lab/nightly/limit.py": {"signal.SIGALRM", "signal.setitimer", "signal.ITIMER_REAL"},
     "lab/power/tegrastats.py": {"os.set_blocking"},
     "lab/transports/local.py": {"os.killpg", "signal.SIGKILL"},
     "lab/transports/serial.py": {"os.major", "os.minor"},  # behind the platform's name
