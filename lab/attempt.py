@@ -236,13 +236,17 @@ class Attempt:
         device = self._deployment.device
         forget(device)
         job = replace(plan.job, marker_line=False)
-        count = job.count * job.repeats
+        count, scores = job.count * job.repeats, list[Score]()
+        if plan.rounds is None:
+            events = collect(device, job, self._training)
+        else:
+            events = collect_rounds(device, plan.rounds(job), self._training, scores)
         title = f"{self._deployment.workload} on {self._deployment.entry.name}: {count} training steps"
         with progress.step(title, quiet_below_s=2.0) as step:
-            for _ in collect(device, job, self._training):
+            for _ in events:
                 step.update(len(self._training.metrics), count)
         self._add_training()
-        return plan.check(np.array(self._losses, np.float32), checkpoint(device).variables)
+        return [*scores, *plan.check(np.array(self._losses, np.float32), checkpoint(device).variables)]
 
     @property
     def _losses(self) -> list[float]:

@@ -81,7 +81,9 @@ def collect(device: Device, job: Job, capture: Capture) -> Iterator[None]:
 
 
 def collect_rounds(device: Device, rounds: Rounds, capture: Capture, scores: list[Score]) -> Iterator[None]:
-    """Run the jobs of a stream one after another into ``capture``, as if they were one, yielding after every event.
+    """Run the jobs of a stream or a training one after another into ``capture``, as if they were one.
+
+    Yields after every event.
 
     Args:
         device: where they run.
@@ -110,8 +112,8 @@ def collect_rounds(device: Device, rounds: Rounds, capture: Capture, scores: lis
 
 
 def _append(own: Capture, capture: Capture) -> None:
-    """What one job delivered, behind what those before it did."""
-    first = len(capture.results)
+    """What one job delivered, behind what those before it did: outputs, or losses of steps that have none."""
+    first = len(capture.results) or len(capture.metrics)
     capture.results |= {first + index: data for index, data in own.results.items()}
     capture.events += [replace(event, index=first + event.index) for event in own.events]
     capture.metrics += own.metrics

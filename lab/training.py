@@ -241,6 +241,11 @@ def checkpoint_of(results: Sequence[ResultEvent]) -> Checkpoint:
     return _checkpoint(named.pop(_HEAD_NAME, b""), named)
 
 
+def reading(variable: int) -> Job:
+    """The job that sends one variable, by its place among them, and nothing else."""
+    return replace(PARAMETERS, parameters={"variable": variable})
+
+
 def read_parameters(device: Device) -> dict[str, bytes]:
     """Raw bytes of every variable by name.
 

@@ -47,11 +47,30 @@ static uint32_t read_u32(const uint8_t *bytes)
     return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
 }
 
+/* One variable by its place, without a head: what a client of a federation uploads. */
+static bool send_variable(uint64_t place)
+{
+    const lab_training_t *training = lab_model.training;
+    if (place >= training->variable_count) {
+        message_begin("there is no variable ");
+        message_uint(place);
+        message_text("; this model has ");
+        message_uint(training->variable_count);
+        session_error("input", "variable", message_read());
+        return false;
+    }
+    const lab_variable_t *variable = &training->variables[place];
+    session_named_result((uint32_t)place, variable->name, variable->data, variable->bytes);
+    return true;
+}
+
 bool job_parameters(const job_parameters_t *job)
 {
-    (void)job;
+    uint64_t place;
     if (!training_is_there("parameters"))
         return false;
+    if (cbor_get_uint(&job->parameters, "variable", &place))
+        return send_variable(place);
     const lab_training_t *training = lab_model.training;
     for (uint32_t i = 0; i < training->variable_count; i++)
         session_named_result(i, training->variables[i].name, training->variables[i].data,

@@ -18,7 +18,7 @@ void lab_f32_perturbed_passes(const lab_f32_perturbed_passes_t *layer, const voi
                               float *losses, void *output, uint8_t *arena, lab_training_state_t *state)
 {
     const lab_perturbation_t *perturbation = &layer->perturbation;
-    const uint32_t key = lab_random_step(&state->random);
+    const uint32_t key = layer->holds_key != 0 ? state->random : lab_random_step(&state->random);
     for (uint32_t pass = 0; pass < perturbation->passes; pass++) {
         move(perturbation, key, pass, perturbation->sigma);
         losses[pass] = layer->forward(sample, target, output, arena);

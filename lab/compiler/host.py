@@ -6,7 +6,7 @@ import ctypes
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias
@@ -280,6 +280,21 @@ class HostTraining(HostModel):
         """Every variable as it lies in memory."""
         variables = [self._training.variables[index] for index in range(self._training.variable_count)]
         return {one.name.decode(): ctypes.string_at(one.data, one.bytes) for one in variables}
+
+    def write(self, values: Mapping[str, bytes]) -> None:
+        """Give variables the bytes that :meth:`raw_variables` tells, those that are named.
+
+        Raises:
+            ValueError: another size.
+        """
+        for index in range(self._training.variable_count):
+            variable = self._training.variables[index]
+            data = values.get(variable.name.decode())
+            if data is None:
+                continue
+            if len(data) != variable.bytes:
+                raise ValueError(f"variable '{variable.name.decode()}' has {variable.bytes} bytes, found {len(data)}")
+            ctypes.memmove(variable.data, data, variable.bytes)
 
 
 class _Arena:

@@ -22,6 +22,7 @@ def compile_perturbed(
     target: torch.Tensor | None = None,
     name: str = "model",
     arena_limit_bytes: int | None = None,
+    uploads: bool = False,
 ) -> TrainingModel:
     """Compile a module for training on the device without a backward pass, in float32 (BAFFLE, Feng et al.).
 
@@ -33,6 +34,8 @@ def compile_perturbed(
         module, example, loss, train, target, name, arena_limit_bytes: as of
             :func:`lab.compiler.training.compile_training`; whole parameters are trained.
         perturbation: how many passes a step has, and how far these move.
+        uploads: whether the parameters stay and the differences of the losses are kept for a server
+            (:func:`lab.compiler.training_passes.perturb.perturb`).
 
     Raises:
         CompileError: as :func:`~lab.compiler.training.compile_training`.
@@ -43,4 +46,4 @@ def compile_perturbed(
     labels = default_target(module, example, loss) if target is None else target
     program = fuse_activation(prune(lower(export_training(module, example, labels, loss, names))))
     optimizer = f"Stein({perturbation.passes} passes, sigma={perturbation.sigma:g})"
-    return assemble(perturb(program, perturbation), name, optimizer, arena_limit_bytes)
+    return assemble(perturb(program, perturbation, uploads=uploads), name, optimizer, arena_limit_bytes)

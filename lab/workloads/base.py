@@ -64,6 +64,11 @@ class Figure:
     note: str = ""
 
 
+Rounds: TypeAlias = Generator[Job, Sequence[ResultEvent], list[Score]]
+"""Jobs one after another, each made of what came of those before: is sent the named results of each, returns scores,
+and raises :class:`lab.errors.WorkloadError` where what came is not acceptable."""
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
     """How a workload is trained on the device before its job runs.
@@ -74,19 +79,19 @@ class TrainingPlan:
             :class:`lab.errors.WorkloadError` when they are not acceptable and returns the scores.
         target_accuracy: accuracy whose time is told; 0 where none is.
         steps_to_accuracy: steps after which the same training on the host first reaches it; None where it never does.
+        rounds: makes of the job the jobs that it is sent in, where this computer takes part in the training; together
+            they take the job's steps in order. None where the job is sent as it is.
     """
 
     job: Job
     check: Callable[[FloatArray, Mapping[str, bytes]], list[Score]]
     target_accuracy: float = 0.0
     steps_to_accuracy: int | None = None
+    rounds: Callable[[Job], Rounds] | None = None
 
 
 FILTER = "filter"
 """The runner's job that goes through a piece of a stream and sends back the samples that a host is to adapt to."""
-Rounds: TypeAlias = Generator[Job, Sequence[ResultEvent], list[Score]]
-"""Jobs one after another, each made of what came of those before: is sent the named results of each, returns scores,
-and raises :class:`lab.errors.WorkloadError` where what came is not acceptable."""
 
 
 @dataclass(frozen=True)

@@ -85,16 +85,19 @@ class PerturbedPasses(Update):
     Attributes:
         perturbation: how many, and how far.
         forward: the steps up to the loss; its parameters are the variables, in this order.
+        holds_key: whether the key is the training state's number itself, the same in every step.
     """
 
     kind: ClassVar[str] = "perturbed_passes"
     perturbation: Perturbation
     forward: Program = field(repr=False, compare=False)
+    holds_key: bool = False
 
     def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
         sample, target, *variables = [present(one) for one in inputs]
         names = [one.name for one in self.forward.of_kind("parameter")]
-        key, sigma, losses = random_step(state), self.perturbation.sigma, list[torch.Tensor]()
+        key = state.random if self.holds_key else random_step(state)
+        sigma, losses = self.perturbation.sigma, list[torch.Tensor]()
         for number in range(self.perturbation.passes):
             signs = self.perturbation.signs(key, number, [one.shape for one in variables])
             moved = [one + sigma * sign for one, sign in zip(variables, signs, strict=True)]
@@ -104,8 +107,9 @@ class PerturbedPasses(Update):
         return (torch.cat(losses), *variables)
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
+        fields = (*self.perturbation.fields(inputs, 2), ("holds_key", int(self.holds_key)))
         return KernelCall(
-            "lab_f32_perturbed_passes", (), self.perturbation.fields(inputs, 2), takes_state=True, runs_forward=True,
+            "lab_f32_perturbed_passes", (), fields, takes_state=True, runs_forward=True,
             tables=(("perturbation.parts", tuple(range(2, len(inputs)))),),
         )  # fmt: skip
 
@@ -145,3 +149,25 @@ class SteinUpdate(Update):
 
     def macs(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
         return self.perturbation.passes * sum(one.elements for one in outputs)
+
+
+@dataclass(frozen=True)
+class LossDifferences(Update):
+    """``differences += rate · (losses − loss)``: what a client of a federation uploads; inputs losses, loss, state.
+
+    Attributes:
+        passes: how many.
+    """
+
+    kind: ClassVar[str] = "loss_differences"
+    passes: int
+
+    def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
+        losses, loss, differences = (present(one) for one in inputs)
+        return (differences + state.learning_rate * (losses - loss.reshape(1)),)
+
+    def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
+        return KernelCall("lab_f32_loss_differences", (), (("passes", self.passes),), takes_state=True)
+
+    def macs(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
+        return self.passes

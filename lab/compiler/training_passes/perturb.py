@@ -9,21 +9,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lab.compiler.operations.perturbation import Perturbation, PerturbedPasses, SteinUpdate
+import numpy as np
+
+from lab.compiler.operations.perturbation import LossDifferences, Perturbation, PerturbedPasses, SteinUpdate
 from lab.compiler.program import Program, Step, Tensor
 from lab.compiler.training_passes.prune import prune
 from lab.errors import CompileError
 
 LOSSES = "<losses>"
 """Name of the losses of the passes; no module path can be equal to it."""
+UPLOAD = "<differences>"
+"""Name of the variable that a client of a federation uploads."""
 
 
-def perturb(program: Program, perturbation: Perturbation) -> Program:
+def perturb(program: Program, perturbation: Perturbation, *, uploads: bool = False) -> Program:
     """A program whose trained parameters change by what their perturbations do to the loss.
 
     Args:
         program: forward, loss and backward, without updates.
         perturbation: how the loss is probed.
+        uploads: whether the differences of the losses are summed up in the variable :data:`UPLOAD`, for a server that
+            changes the parameters, and the key stays from step to step.
 
     Raises:
         CompileError: a parameter that is not float32.
@@ -38,9 +44,17 @@ def perturb(program: Program, perturbation: Perturbation) -> Program:
     source = forward.steps[-1].source
     losses = Tensor(LOSSES, (perturbation.passes,))
     passes = Step(
-        "perturbed_passes", PerturbedPasses(perturbation, forward), (sample, target, *names), (LOSSES, *names),
+        "perturbed_passes", PerturbedPasses(perturbation, forward, uploads), (sample, target, *names), (LOSSES, *names),
         "forward", source,
     )  # fmt: skip
+    if uploads:
+        start = np.zeros(perturbation.passes, np.float32)
+        kept = Tensor(UPLOAD, (perturbation.passes,), kind="state", value=start)
+        differences = Step(
+            "loss_differences", LossDifferences(perturbation.passes), (LOSSES, forward.loss, UPLOAD), (UPLOAD,),
+            "forward", source,
+        )  # fmt: skip
+        return forward.with_steps([passes, *forward.steps, differences], losses, kept)
     update = Step(
         "stein_update", SteinUpdate(perturbation), (LOSSES, forward.loss, *names), names, "forward", source
     )

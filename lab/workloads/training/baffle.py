@@ -12,10 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from lab.errors import ConfigError
 from lab.workloads.base import EVERY_CLASS, Claim, DeviceClass, Figure, Prepared
 from lab.workloads.data import digits
 from lab.workloads.options import Allowed, one_of, read_sized, within
 from lab.workloads.training import from_scratch, scratch_images
+from lab.workloads.training.baffle_federation import Plan, prepare_federated
+from lab.workloads.training.federated import SteinOptions
 from lab.workloads.training.from_scratch import Arm, Schedule, prepare_from_scratch
 from lab.workloads.training.transfer import Trained
 
@@ -43,6 +46,11 @@ class Variant(Schedule):
         passes: perturbations of a step, K.
         sigma: how far each weight is moved; a power of two loses least in adding and subtracting it.
         channels: of the convolutions; of LeNet's first, with ``size=paper``.
+        clients: 1: the device learns by itself. More: it plays them all, and this computer is their server. Under
+            backpropagation the server averages what the clients' own steps have made of the weights.
+        batch: with clients, samples of each in a round.
+        server, server_rate, clip, average: with clients, the server's optimiser, its learning rate, most of an element
+            of the gradient (0: no limit), and the share of the average of weights that stays in a round.
     """
 
     update: Update = "stein"
@@ -52,6 +60,12 @@ class Variant(Schedule):
     epochs: int = 2
     rate: float = 0.0015
     target: float = 0.7
+    clients: int = 1
+    batch: int = 2
+    server: Literal["adam", "sgd"] = "adam"
+    server_rate: float = 0.01
+    clip: float = 0.3
+    average: float = 0.98
 
 
 PAPER = Variant(
@@ -64,7 +78,14 @@ _METHOD: tuple[Allowed, ...] = (
     within("passes", 1, 5000),
     within("sigma", 1e-4, 1, "0.0001 to 1: below, differences of float32 losses are lost in rounding"),
     one_of("channels", (4, 8, 16)),
+    within("clients", 1, 100),
+    within("batch", 1, 64),
+    one_of("server", ("adam", "sgd")),
+    within("server_rate", 1e-6, 10),
+    within("clip", 0, 1000),
+    within("average", 0, 0.9999),
 )
+_SERVERS = ("batch", "server", "server_rate", "clip", "average")
 SIZES = {
     "ci": (Variant(), (*_METHOD, *from_scratch.ALLOWED)),
     "paper": (PAPER, (*_METHOD, *from_scratch.PAPERS_ALLOWED)),
@@ -111,9 +132,23 @@ def parse(workload: str, text: str) -> Variant:
     """A variant from ``passes=100,rate=0.003``; what is not named is as by default of its size.
 
     Raises:
-        ConfigError: an unknown name or a value that is not allowed.
+        ConfigError: an unknown name, a value that is not allowed, options of a server without clients, or fewer samples
+            than a round takes.
     """
-    return read_sized(workload, SIZES, text)
+    variant = read_sized(workload, SIZES, text)
+    default, _ = SIZES[variant.size]
+    asked = [name for name in _SERVERS if getattr(variant, name) != getattr(default, name)]
+    if variant.clients == 1 and asked:
+        raise ConfigError(
+            f"{workload}: {asked[0]}={getattr(variant, asked[0])} is of a server, and there are no clients",
+            hint="clients=2 to 100 with it",
+        )
+    if variant.clients > 1 and variant.samples < variant.clients * variant.batch:
+        raise ConfigError(
+            f"{workload}: a round takes {variant.batch} samples of {variant.clients} clients each; there are "
+            f"{variant.samples}", hint="more samples, fewer clients or a smaller batch",
+        )  # fmt: skip
+    return variant
 
 
 class Baffle:
@@ -154,7 +189,11 @@ class Baffle:
             is_method=is_method and chosen.passes > 1 and chosen.size == "ci",
             perturbation=partial(_perturbation, chosen) if is_method else None,
         )  # fmt: skip
-        return prepare_from_scratch(self.id, chosen, arm, cache)
+        if chosen.clients == 1:
+            return prepare_from_scratch(self.id, chosen, arm, cache)
+        server = SteinOptions(chosen.server, chosen.server_rate, chosen.clip, chosen.average)
+        plan = Plan(chosen.clients, chosen.batch, server, chosen.passes, chosen.sigma)
+        return prepare_federated(self.id, chosen, arm, plan, cache)
 
 
 def _title(variant: Variant) -> str:
@@ -179,7 +218,9 @@ def _perturbation(variant: Variant) -> Perturbation:
 
 
 def _figures(variant: Variant, _: nn.Module, trained: Trained) -> tuple[Figure, ...]:
-    """What a client would send: the device takes the server's steps here, too."""
+    """What a client would send, where the device takes the server's steps, too; it is measured otherwise."""
+    if variant.clients > 1:
+        return ()
     if variant.update == "stein":
         sent, note = _FLOAT_BYTES * variant.passes, "losses of a step's passes, which a client would send"
     else:

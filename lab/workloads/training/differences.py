@@ -86,31 +86,48 @@ def train(
         epochs, rate, seed: passes over the samples, learning rate and the generator's first state.
     """
     import torch
-    from torch.func import functional_call, vmap
 
     parameters = {one.name: network.get_parameter(one.name).detach() for one in variables}
     initial = {name: one.numpy().copy() for name, one in parameters.items()}
-    counts = [math.prod(one.shape) for one in variables]
-
-    def loss_of(values: dict[str, torch.Tensor], sample: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        output = functional_call(network, values, (sample,))
-        return torch.nn.functional.cross_entropy(output, label)
-
     answers, key, losses = torch.from_numpy(labels), keys(seed), list[float]()
     with torch.no_grad():
         for number in list(range(len(samples))) * epochs:
             sample, label = samples[number : number + 1], answers[number : number + 1]
-            drawn = signs(next(key), perturbation.passes, counts)
-            directions = {one.name: _in_torch(one, each) for one, each in zip(variables, drawn, strict=True)}
-            moved = {name: one + perturbation.sigma * directions[name] for name, one in parameters.items()}
-            base = loss_of(parameters, sample, label)
-            differences = vmap(loss_of, in_dims=(0, None, None))(moved, sample, label) - base
+            directions = directions_of(variables, perturbation.passes, next(key))
+            base, moved = probed(network, parameters, directions, perturbation.sigma, sample, label)
+            differences = (moved - base)[:, 0]
             for name, one in parameters.items():
                 gradient = torch.tensordot(differences / perturbation.sigma, directions[name], 1)
                 one -= rate / perturbation.passes * gradient
             losses.append(float(base))
     trained = {name: one.numpy().copy() for name, one in parameters.items()}
     return Steps(np.array(losses, np.float32), initial, trained)
+
+
+def directions_of(variables: Sequence[Variable], passes: int, key: int) -> dict[str, torch.Tensor]:
+    """Signs of a step's perturbations, float32 (passes, …) as PyTorch has each parameter, by name."""
+    drawn = signs(key, passes, [math.prod(one.shape) for one in variables])
+    return {one.name: _in_torch(one, each) for one, each in zip(variables, drawn, strict=True)}
+
+
+def probed(
+    network: nn.Module,
+    parameters: Mapping[str, torch.Tensor],
+    directions: Mapping[str, torch.Tensor],
+    sigma: float,
+    samples: torch.Tensor,
+    labels: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses of each sample with the parameters as they are, (n,), and moved by each perturbation, (passes, n)."""
+    import torch
+    from torch.func import functional_call, vmap
+
+    def losses_of(values: dict[str, torch.Tensor]) -> torch.Tensor:
+        output = functional_call(network, values, (samples,))
+        return torch.nn.functional.cross_entropy(output, labels, reduction="none")
+
+    moved = {name: one + sigma * directions[name] for name, one in parameters.items()}
+    return losses_of(dict(parameters)), vmap(losses_of)(moved)
 
 
 def _in_torch(variable: Variable, drawn: npt.NDArray[np.int8]) -> torch.Tensor:

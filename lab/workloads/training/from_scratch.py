@@ -158,11 +158,11 @@ def _produce(workload: str, variant: Schedule, arm: Arm, images: Images) -> cach
             limits=arm.limits,
         )
     )  # fmt: skip
-    figures = (*_figures(trained), *arm.figures(network, trained))
+    figures = (*step_figures(trained), *arm.figures(network, trained))
     return to_entry(trained, {"figures": [asdict(one) for one in figures]})
 
 
-def _figures(trained: Trained) -> tuple[Figure, ...]:
+def step_figures(trained: Trained) -> tuple[Figure, ...]:
     """Multiply-accumulates of a step, and memory as the firmware has it: other definitions are of backward passes."""
     training = trained.training
     macs = sum(training.macs(phase) for phase in ("forward", "backward", "update"))

@@ -90,6 +90,7 @@ class Transfer:
         perturbation: how the gradient is estimated by forward passes alone, in float32; None where it is computed.
         immediate: whether each gradient is consumed as soon as it exists, rather than all updates at the end.
         limits: of which that of autograd counts here; None for those of the precision.
+        uploads: with a perturbation, whether the device keeps differences of losses for a server and changes nothing.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Transfer:
     perturbation: Perturbation | None = None
     immediate: bool = True
     limits: Limits | None = None
+    uploads: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,9 +168,9 @@ def train_on_host(task: Transfer) -> Trained:
 
     with seeded(task.seed):
         with progress.step(f"{task.name}: compiling", quiet_below_s=2.0):
-            made = _compiled(task)
+            made = compiled(task)
         model = made.compiled
-        inputs, samples = (_physical(one, model, task.precision) for one in (task.asked, task.samples))
+        inputs, samples = (physical(one, model, task.precision) for one in (task.asked, task.samples))
         targets = task.labels.astype(np.int32)
         with progress.step(f"{task.name}: training in PyTorch", quiet_below_s=2.0):
             if task.perturbation is None:
@@ -195,7 +197,12 @@ def train_on_host(task: Transfer) -> Trained:
     )  # fmt: skip
 
 
-def _compiled(task: Transfer) -> TrainingModel:
+def compiled(task: Transfer) -> TrainingModel:
+    """The model of a task.
+
+    Raises:
+        CompileError: the network cannot be compiled so.
+    """
     import torch
 
     from lab.compiler.operations.optimizer import Sgd
@@ -205,7 +212,7 @@ def _compiled(task: Transfer) -> TrainingModel:
     if task.perturbation is not None:
         return compile_perturbed(
             task.network, task.samples[:1], loss=torch.nn.CrossEntropyLoss(), train=task.selection,
-            perturbation=task.perturbation, name=task.name.replace("-", "_"),
+            perturbation=task.perturbation, name=task.name.replace("-", "_"), uploads=task.uploads,
         )  # fmt: skip
     return compile_training(
         task.network, task.samples[:1], loss=torch.nn.CrossEntropyLoss(), train=task.selection, optimizer=Sgd(),
@@ -215,7 +222,7 @@ def _compiled(task: Transfer) -> TrainingModel:
     )  # fmt: skip
 
 
-def _physical(images: torch.Tensor, model: CompiledModel, precision: Precision) -> Samples:
+def physical(images: torch.Tensor, model: CompiledModel, precision: Precision) -> Samples:
     """Samples as the device takes them: NHWC, quantised in int8."""
     physical: FloatArray = images.permute(0, 2, 3, 1).contiguous().numpy()
     return model.input.quantize(physical) if precision == "int8" else physical
