@@ -59,7 +59,6 @@ class Family:
         figures: where the class uncertainties come from, for the record.
         voltage_uncertainty: class uncertainty of the voltage at 3.3 V, relative.
         shortest_period_s: least time from sample to sample, seconds.
-        trigger_input: whether a record can begin with a trigger input.
         at_once: of an instrument with memory, the most readings that one ``fetch`` takes.
         keeps_memory: whether readings can still be fetched after ``halt``.
     """
@@ -72,7 +71,6 @@ class Family:
     figures: str
     voltage_uncertainty: float
     shortest_period_s: float
-    trigger_input: bool = False
     at_once: int = 0
     keeps_memory: bool = True
 

@@ -43,7 +43,6 @@ class Keithley2450:
         # The voltage of a reading is the source's read-back, on the 20 V range.
         voltage_uncertainty=0.00015 + 1e-3 / 3.3,
         shortest_period_s=1e-3,
-        trigger_input=True,
         at_once=5_000,
     )
 

@@ -31,7 +31,6 @@ class N6705:
         voltage_uncertainty=0.00025 + 1.2e-3 / 3.3,
         # 102.4 µs a parameter; voltage and current are two.
         shortest_period_s=204.8e-6,
-        trigger_input=True,
         at_once=4096,
         keeps_memory=False,
     )

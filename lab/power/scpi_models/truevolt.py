@@ -41,7 +41,6 @@ class Truevolt:
         figures="those of the 34461A, not checked again",
         voltage_uncertainty=0.0,
         shortest_period_s=200e-6,
-        trigger_input=True,
         at_once=10_000,
     )
 

@@ -47,7 +47,6 @@ PAMAP2_CLASSES: Mapping[int, str] = {
 }  # fmt: skip
 """Activities of the protocol by their numbers in the files; 0 is what lies between them."""
 PAMAP2_COLUMNS = 54
-PAMAP2_RATE_HZ = 100.0
 _FIRST_COLUMN: Mapping[str, int] = {"hand": 3, "chest": 20, "ankle": 37}
 """Of each sensor: temperature, acceleration within 16 g and within 6 g, angular rate, magnetic field, orientation."""
 _ACCELERATION, _RATE = 1, 7

@@ -25,8 +25,6 @@ _Doubles: TypeAlias = npt.NDArray[np.float64]
 IMU_NAME = "made movements of six kinds"
 IMU_RATE_HZ = 50.0
 IMU_SAMPLES = 128
-IMU_CHANNELS = 6
-"""Acceleration in g along x, y and z, and angular rate in rad/s about them."""
 PLACES: Mapping[str, tuple[float, float]] = {"hand": (1.0, 0.9), "chest": (0.55, 0.2), "ankle": (1.5, -1.1)}
 """Where a sensor is worn: gain of what moves, and by how many radians it is tilted."""
 ECG_NAME = "made heart beats of five kinds"
