@@ -20,6 +20,9 @@ POWER = "NetworkPowerPort"
 Reach = Callable[[str, str, int], tuple[str, int]]
 """From an SSH destination, a host and a port to an address of this computer that leads there."""
 
+# ser2net never answers for control lines that a port does not have, and pyserial waits for that. Its answers come behind
+# all that the board says, and a board that was left in the midst of a job says much: 3 s, pyserial's own, are too few.
+_RFC2217 = "ign_set_control&timeout=15"
 _SHELLY: Mapping[str, int] = {"shelly_gen1": 1, "shelly_gen2": 2}
 
 
@@ -67,9 +70,8 @@ def serial_of(resource: Resource, labgrid: LabgridConfig, reach: Reach) -> Seria
             hint=f"labgrid: {{tunnels: {{{resource.exporter}: user@{host}}}}} in the bench file, and "
             "`lab labgrid exporter` there; or unprotected: true where everybody in the network is trusted",
         )
-    # ser2net never answers for control lines that a port does not have, and pyserial waits for that.
     raw = resource.params.get("protocol") == "raw"
-    url = f"socket://{host}:{port}" if raw else f"rfc2217://{host}:{port}?ign_set_control"
+    url = f"socket://{host}:{port}" if raw else f"rfc2217://{host}:{port}?{_RFC2217}"
     speed = resource.params.get("speed")
     return SerialPort(port=url, baud=speed if isinstance(speed, int) else 115200)
 
