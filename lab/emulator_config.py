@@ -76,7 +76,7 @@ class GuestEmulator(Strict):
     """
 
     kind: Literal["qemu-linux"]
-    image: Literal["pi", "jetson", "phone"]
+    image: Literal["pi", "pi-python", "jetson", "phone"]
     cpu: str = "cortex-a72"
     cpus: Annotated[int, Field(ge=1, le=8)] = 1
     memory_bytes: Bytes = 256 << 20

@@ -15,10 +15,10 @@ def image() -> None:
 
 
 @image.command()
-@click.argument("kinds", nargs=-1, type=click.Choice(["pi", "jetson", "phone"]))
+@click.argument("kinds", nargs=-1, type=click.Choice(["pi", "pi-python", "jetson", "phone"]))
 @click.option("--newest", is_flag=True, help="Ask Debian for newer packages than those in the cache.")
 def build(kinds: tuple[str, ...], newest: bool) -> None:
-    """Build the images KINDS (default: all) unless they are in the cache.
+    """Build the images KINDS (default: those of the emulated bench: pi, jetson, phone) unless they are in the cache.
 
     Packages are downloaded once, from the Debian mirror this computer uses; nothing is installed on it. For a computer
     without the network, copy the folder `linux` of the cache there.
@@ -28,7 +28,7 @@ def build(kinds: tuple[str, ...], newest: bool) -> None:
     from lab.emulators.linux.recipes import RECIPES
 
     for kind in RECIPES:
-        if not kinds or kind in kinds:
+        if kind in (kinds or ("pi", "jetson", "phone")):
             built = build_image(kind, cache_dir(), newest=newest)
             size = format_quantity(built.size_bytes, "B")
             click.echo(f"{kind}: {built.digest[:16]}, Linux {built.kernel_version}, {size}")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from lab.config_fields import reveal
 from lab.connection_config import AdbDevice, SshHost
 from lab.devices.base import Identity, Source
 from lab.devices.linux import Linux
-from lab.devices.machine import EmulatedMachine, Machine, RealMachine
+from lab.devices.machine import EmulatedMachine, Machine, RealMachine, absolute
 from lab.devices.phone import AndroidMachine
 from lab.devices.powered import switch_of
+from lab.devices.python_payload import environment_key, environment_on
 from lab.emulator_config import GuestEmulator, LoopbackEmulator
-from lab.emulators.base import LinuxEmulator
+from lab.emulators.base import LinuxEmulator, Preparation
 from lab.emulators.registry import create_linux
 from lab.errors import ConfigError
 from lab.fence import Fence
@@ -93,7 +95,7 @@ def _machine(entry: Device, cache: Path) -> tuple[Machine, str]:
     """How a device is reached, and the version of what emulates it."""
     section, board = entry.emulator, entry.board
     if isinstance(section, GuestEmulator | LoopbackEmulator):
-        emulator: LinuxEmulator = create_linux(board, section, cache)
+        emulator: LinuxEmulator = create_linux(board, section, cache, _preparation(entry))
         return EmulatedMachine(lambda: emulator, lambda reached: open_remote(reached, entry.origin)), emulator.version
     reached = entry.config.ssh or entry.config.adb
     if reached is None:
@@ -103,3 +105,21 @@ def _machine(entry: Device, cache: Path) -> tuple[Machine, str]:
     switch = None if entry.config.power_switch is None else lambda: switch_of(entry)
     make = AndroidMachine if board.device_class == "phone" else RealMachine
     return make(entry.name, lambda: open_remote(reached, entry.origin), switch), ""
+
+
+def _preparation(entry: Device) -> Preparation | None:
+    """The Python of a guest, made of wheels before its state is saved: it takes minutes on an emulated core, and what
+    a guest writes later is gone when it ends.
+
+    Raises:
+        ConfigError: there is no such folder of wheels.
+    """
+    python = entry.config.python
+    if python is None or python.wheels is None or not isinstance(entry.emulator, GuestEmulator):
+        return None
+
+    def install(reached: SshHost) -> None:
+        with closing(open_remote(reached, entry.origin)) as remote:
+            environment_on(remote, python, absolute(remote, folder_of(entry)))
+
+    return Preparation(environment_key(python), f"installing the wheels for {entry.name}'s Python", install)

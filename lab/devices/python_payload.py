@@ -42,6 +42,8 @@ version, machine = platform.python_version(), platform.machine()
 print(json.dumps({'version': version, 'machine': machine, 'packages': packages, 'cuda': cuda}))
 """
 
+_WHICH_PYTHON = "import platform, sys; print('%d.%d' % sys.version_info[:2], platform.machine())"
+
 # The new environment runs the pip of the interpreter it was made by: pip's own copy takes long to be unpacked, and
 # needs a package (ensurepip) that Debian leaves out. `--python` does the same, of newer pips only.
 _WHERE_PIP_IS = "import os, pip; print(os.path.dirname(os.path.dirname(pip.__file__)))"
@@ -135,12 +137,21 @@ def wheels_in(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
+def environment_key(config: PythonPayload) -> str:
+    """What names the environment that a folder of wheels makes: SHA-256 of the interpreter's name and the wheels, hex.
+
+    Raises:
+        ConfigError: there is no such folder, or no wheel in it.
+    """
+    wheels = wheels_in(Path(reveal(config.wheels or "")))
+    text = json.dumps([reveal(config.interpreter), sorted(wheels.items())])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _made(remote: Remote, config: PythonPayload, folder: str) -> PythonEnvironment:
     source = Path(reveal(config.wheels or ""))
     interpreter, wheels = reveal(config.interpreter), wheels_in(source)
-    text = json.dumps([interpreter, sorted(wheels.items())])
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    place = f"{folder}/envs/{digest[:32]}"
+    place = f"{folder}/envs/{environment_key(config)[:32]}"
     recorded = remote.run(("cat", f"{place}/{COMPLETE}"))
     if recorded.status != 0:
         _make(remote, interpreter, source, wheels, folder, place)
@@ -161,6 +172,10 @@ def _make(
     remote: Remote, interpreter: str, source: Path, wheels: Mapping[str, str], folder: str, place: str
 ) -> None:
     """Make an environment; one that was begun and not finished is thrown away."""
+    # Before hundreds of megabytes are sent: would they be refused there?
+    told = _must(remote, (interpreter, "-I", "-c", _WHICH_PYTHON)).text.split()
+    for name in wheels:
+        _check_tags(remote.name, name, *told)
     pushed = [
         remote.push(source / name, f"{folder}/wheels/{digest[:32]}/{name}").path for name, digest in wheels.items()
     ]
@@ -171,6 +186,30 @@ def _make(
     options = ("install", "--quiet", "--ignore-installed", "--disable-pip-version-check", "--no-index", "--no-deps")
     install = (f"{place}/bin/python", "-I", "-c", _RUN_PIP, pip, *options, *pushed)
     _must(remote, install, hint=f"are these wheels for the device's Python and processor? {_TORCH_WHEELS_HINT}")
+
+
+def _check_tags(device: str, name: str, version: str, machine: str) -> None:
+    """Refuse a wheel for another Python or processor, by the tags in its name (PEP 425, PEP 600).
+
+    Args:
+        device: whose Python it is.
+        name: of the wheel's file.
+        version: the device's Python's, such as ``3.11``.
+        machine: the device's architecture, such as ``aarch64``.
+    """
+    pythons, abis, platforms = (part.split(".") for part in name.removesuffix(".whl").split("-")[-3:])
+    major, minor = version.split(".")
+    own = {f"{kind}{major}{end}" for kind in ("py", "cp") for end in ("", minor)}
+    older = {f"cp{major}{number}" for number in range(2, int(minor))} if "abi3" in abis else set()
+    for_python = not (own | older).isdisjoint(pythons)
+    for_machine = any(one == "any" or re.fullmatch(rf".*linux.*_{machine}", one) for one in platforms)
+    if not (for_python and for_machine):
+        raise ConfigError(
+            f"{device}: {name} is for {'.'.join(pythons)} on {'.'.join(platforms)}; the device has Python {version} on "
+            f"{machine}",
+            hint=f"pip download --only-binary=:all: --no-deps --python-version {version} "
+            f"--platform manylinux_2_28_{machine} {name.split('-')[0]}",
+        )
 
 
 def _check_wheels(remote: Remote, found: PythonEnvironment, wheels: Mapping[str, str]) -> None:

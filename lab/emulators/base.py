@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from lab.connection_config import AdbDevice, SshHost
 from lab.transports.base import ByteStream
 
 FaultKind: TypeAlias = Literal["power-cut", "flip-ram", "flip-flash", "nmi", "watchdog", "frozen-clock"]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done in a guest once, after its boot, and is there at every start from then on.
+
+    Attributes:
+        key: names what comes of it; another key makes another saved state.
+        title: for the terminal.
+        work: does it, given how root logs in.
+    """
+
+    key: str
+    title: str
+    work: Callable[[SshHost], None]
 
 
 class LinuxEmulator(Protocol):

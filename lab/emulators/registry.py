@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lab.emulator_config import GuestEmulator, LoopbackEmulator, McuEmulatorConfig, QemuEmulator, UnicornEmulator
-from lab.emulators.base import LinuxEmulator, McuEmulator
+from lab.emulators.base import LinuxEmulator, McuEmulator, Preparation
 from lab.errors import ConfigError, ToolMissing
 from lab.inventory import Board
 
@@ -47,18 +47,21 @@ def create(
     return Renode(RenodeBoard(section.platform, section.uart, section.mips, section.iwdg), firmware)
 
 
-def create_linux(board: Board, section: GuestEmulator | LoopbackEmulator, cache: Path) -> LinuxEmulator:
+def create_linux(
+    board: Board, section: GuestEmulator | LoopbackEmulator, cache: Path, preparation: Preparation | None = None
+) -> LinuxEmulator:
     """An emulated device with an operating system, not yet started.
 
     Args:
         board: the board kind.
         section: which emulator, and how: one of ``board.emulators``.
         cache: the lab's cache folder, for images, keys and saved states.
+        preparation: what is done once in a guest and kept with its saved state.
     """
     if isinstance(section, GuestEmulator):
         from lab.emulators.linux.guest import Guest
 
-        return Guest(section, cache)
+        return Guest(section, cache, preparation=preparation)
     from lab.emulators.sshd import LoopbackSshd
 
     return LoopbackSshd(section, cache)

@@ -37,6 +37,7 @@ from lab.paths import cache_dir
 from lab.runs import deploy, measure
 from lab.torch_programs import artifact_of, in_pytorch, named, split_variant
 from lab.training import checkpoint, first_steps, forget, restore, training_job
+from lab.transports.remote import Finished
 from lab.wire_frames import decode_frame, encode_frame
 from lab.workloads.base import Dataset, Prepared, TorchProgram
 from lab.workloads.networks import exported
@@ -162,13 +163,54 @@ def test_an_environment_of_wheels_is_made_once_and_never_upgraded(desk: DeskRemo
 def test_wheels_that_cannot_be_used(desk: DeskRemote, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no wheel"):
         wheels_in(tmp_path)
-    (tmp_path / "torch-1.0-cp27-cp27m-win32.whl").write_bytes(b"")
+    wheel(tmp_path, "torch", "1.0").write_bytes(b"")
     config = PythonPayload(wheels=str(tmp_path), interpreter=sys.executable)
-    with pytest.raises(ConfigError, match=r"not a supported wheel|failed") as caught:
+    with pytest.raises(ConfigError, match="failed") as caught:
         environment_on(desk, config, str(desk.home / "lab"))
     assert "wheels for the device's Python" in caught.value.hint
     with pytest.raises(ConfigError, match="failed"):
         environment_on(desk, PythonPayload(wheels=str(tmp_path), interpreter="false"), str(desk.home / "other"))
+
+
+PI = "python-of-the-pi"
+SAID = {
+    (PI, "-I", "-c"): lambda: Finished(0, b"3.11 aarch64\n", b""),
+    (PI, "-I", "-m"): lambda: Finished(1, b"", b"no venv here"),
+}
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        "cp311-cp311-manylinux_2_28_x86_64", "cp312-cp312-manylinux_2_28_aarch64", "cp311-cp311-win_arm64",
+        "cp311-cp311-macosx_11_0_arm64", "cp312-abi3-manylinux2014_aarch64", "cp310-cp310-linux_aarch64",
+    ],
+)  # fmt: skip
+def test_a_wheel_for_another_python_or_processor_is_refused_before_it_is_sent(
+    desk: DeskRemote, tmp_path: Path, tags: str
+) -> None:
+    desk.answers |= SAID
+    wheel(tmp_path, "aaa", "1.0")
+    (tmp_path / f"torch-2.9.1-{tags}.whl").touch()
+    with pytest.raises(ConfigError, match=f"torch-2.9.1-{tags}.whl is for .* has Python 3.11 on aarch64") as caught:
+        environment_on(desk, PythonPayload(wheels=str(tmp_path), interpreter=PI), "lab")
+    assert "--python-version 3.11 --platform manylinux_2_28_aarch64 torch" in caught.value.hint
+    assert desk.sent == []
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        "cp311-cp311-manylinux_2_28_aarch64", "cp311-cp311-manylinux2014_aarch64.manylinux_2_17_aarch64",
+        "py3-none-any", "py2.py3-none-any", "cp38-abi3-linux_aarch64", "py3-none-manylinux2014_aarch64",
+    ],
+)  # fmt: skip
+def test_a_wheel_for_the_devices_python_is_sent(desk: DeskRemote, tmp_path: Path, tags: str) -> None:
+    desk.answers |= SAID
+    (tmp_path / f"torch-2.9.1-{tags}.whl").touch()
+    with pytest.raises(ConfigError, match="no venv here"):
+        environment_on(desk, PythonPayload(wheels=str(tmp_path), interpreter=PI), "lab")
+    assert len(desk.sent) == 1
 
 
 # ---- the runner, in the lab's own Python -----------------------------------------------------------------------------

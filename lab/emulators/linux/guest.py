@@ -12,11 +12,12 @@ from pathlib import Path
 
 from lab.connection_config import AdbDevice, SshHost
 from lab.emulator_config import GuestEmulator
+from lab.emulators.base import Preparation
 from lab.emulators.linux.image import image
 from lab.emulators.linux.keys import keys
 from lab.emulators.linux.machine import FOLDER_PREFIX, Machine, Memory, Settings, guest_qemu_version
 from lab.emulators.linux.recipes import RECIPES, SSH_PORT
-from lab.emulators.linux.saved import prepare_boot, saved_state
+from lab.emulators.linux.saved import prepare_boot, root_login, saved_state, set_clock
 from lab.emulators.linux.sensors import Sensor, read_sensors
 from lab.errors import ConfigError, EmulatorError
 
@@ -28,6 +29,7 @@ class Guest:
         section: the board's ``emulator:`` section.
         cache: the lab's cache folder; the image, the keys and the saved state lie there.
         resume: go on from the saved state; without it the guest boots.
+        preparation: what is done before the state is saved; None for nothing. A guest that boots has none of it.
 
     Attributes:
         version: program and version.
@@ -35,10 +37,13 @@ class Guest:
 
     kind = "qemu-linux"
 
-    def __init__(self, section: GuestEmulator, cache: Path, *, resume: bool = True) -> None:
+    def __init__(
+        self, section: GuestEmulator, cache: Path, *, resume: bool = True, preparation: Preparation | None = None
+    ) -> None:
         self._section = section
         self._cache = cache
         self._resume = resume
+        self._preparation = preparation
         self._recipe = RECIPES[section.image]
         self._settings = Settings(
             section.cpu, section.cpus, section.memory_bytes, section.icount_shift, self._recipe.port
@@ -70,7 +75,7 @@ class Guest:
         built = image(self._section.image, self._cache)
         pair = keys(self._cache)
         if self._resume:
-            saved = saved_state(self._cache, built, pair, self._section, self._settings)
+            saved = saved_state(self._cache, built, pair, self._section, self._settings, self._preparation)
             self._machine = Machine(
                 self._settings, saved.boot, memory=Memory(saved.memory, kept=False), state=saved.state,
                 host_port=self._host_port, console_before=saved.console,
@@ -82,7 +87,7 @@ class Guest:
             self._machine = Machine(self._settings, boot, host_port=self._host_port)
             self._machine.wait_ready()
         self._host_port = self._machine.host_port
-        self.run((_new_boot() if self._resume else "") + _clock(time.time()))
+        self.run((_new_boot() if self._resume else "") + set_clock(time.time()))
         return self._reached()
 
     def _reached(self) -> SshHost | AdbDevice:
@@ -90,10 +95,7 @@ class Guest:
 
     def address_of_ssh(self) -> SshHost:
         """How root logs in; with the user ``lab`` in its place there is one without rights."""
-        pair = keys(self._cache)
-        return SshHost(
-            host="127.0.0.1", port=self._host_port, user="root", key=str(pair.user_private), host_key=pair.host_public
-        )
+        return root_login(keys(self._cache), self._host_port)
 
     def address_of_adb(self) -> AdbDevice:
         """Where a phone's daemon listens."""
@@ -180,7 +182,7 @@ class Guest:
 
     def set_clock(self, unix_s: float) -> None:
         """Set the guest's wall clock, as time from the network or a dead battery would."""
-        self.run(_clock(unix_s))
+        self.run(set_clock(unix_s))
 
     def power_cut(self) -> None:
         """Take the supply away: QEMU is killed. :meth:`start` powers it up again, clean and at the same port."""
@@ -213,7 +215,3 @@ def _new_boot() -> str:
         f"echo {uuid.uuid4()} >/run/boot_id && mount --bind /run/boot_id {number} && "
         f"echo {secrets.token_hex(32)} >/dev/urandom && "
     )
-
-
-def _clock(unix_s: float) -> str:
-    return f"date -s @{round(unix_s)} >/dev/null"

@@ -26,6 +26,7 @@ from lab.errors import EmulatorError
 FILES = Path(__file__).with_name("files")
 _FORMAT = "3"
 _KERNEL, _INITRAMFS, _ABOUT = "kernel.elf", "initramfs.cpio", "image.json"
+_ELF = b"\x7fELF"
 _SIGNED = b"~Module signature appended~\n"
 _FOLDERS = ("dev", "proc", "sys", "tmp", "run", "mnt", "bin", "sbin", "usr/bin", "usr/sbin", "var/log", "var/lib")
 
@@ -120,7 +121,9 @@ def _read(kind: ImageKind, folder: Path) -> Image | None:
 
 def _build(recipe: Recipe, packages: list[list[Package]], folder: Path) -> Image:
     base = unpack([one.path for one in packages[0]])
-    programs = base if len(packages) == 1 else unpack([one.path for one in packages[-1]])
+    suite = recipe.sets[-1].suite
+    beside = zip(recipe.sets, packages, strict=True)
+    programs = unpack([one.path for wanted, of_set in beside if wanted.suite == suite for one in of_set])
     version = kernel_version(base)
     kernel = kernel_elf(base.read(f"boot/vmlinuz-{version}"))
     initramfs = initramfs_of(recipe, base, programs, version)
@@ -188,6 +191,14 @@ def _own_files(recipe: Recipe) -> list[tuple[str, bytes, int]]:
 
 def _add_programs(system: Initramfs, recipe: Recipe, programs: Tree) -> None:
     libraries = {name: programs.library(name) for name in recipe.libraries}
+    for path, data in sorted(programs.files.items()):
+        if path.startswith(recipe.folders):
+            is_program = data.startswith(_ELF)
+            system.file(path, data, 0o755 if is_program or data.startswith(b"#!") else 0o644)
+            libraries |= programs.libraries_of(data) if is_program else {}
+    for path, target in sorted(programs.links.items()):
+        if path.startswith(recipe.folders):
+            system.link(path, target)
     for source, target in recipe.programs:
         program = programs.read(source)
         system.file(target, program, 0o755)

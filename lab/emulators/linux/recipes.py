@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from lab.emulators.linux.packages import PackageSet
 
-ImageKind: TypeAlias = Literal["pi", "jetson", "phone"]
+ImageKind: TypeAlias = Literal["pi", "pi-python", "jetson", "phone"]
 SSH_PORT = 22
 ADB_PORT = 5555
 
@@ -29,6 +29,14 @@ ANDROID = PackageSet(
         "libprotobuf32t64", "libstdc++6", "libsystemd0", "libxxhash0", "libzstd1", "zlib1g",
     ),
 )  # fmt: skip
+PYTHON = PackageSet(
+    "python", "bookworm",
+    (
+        "python3-minimal", "python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "python3-distutils",
+        "python3-pip", "python3-setuptools", "python3-wheel", "libexpat1", "libffi8", "libbz2-1.0", "libsqlite3-0",
+        "libdb5.3", "libuuid1", "libncursesw6", "libtinfo6", "libreadline8", "libgcc-s1", "libstdc++6",
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,13 +46,15 @@ class Recipe:
     Attributes:
         kind: what ``emulator: {image: …}`` of a board file names.
         hostname: the guest's.
-        sets: the packages; the kernel and busybox come out of the first, programs out of the last.
+        sets: the packages; the kernel and busybox come out of the first, programs out of those of the last one's
+            Debian release.
         programs: path in the packages to path in the guest; their libraries come along.
         libraries: libraries that are loaded by name at run time, which no program's header tells.
         modules: kernel modules that are loaded at boot, in any order; what they depend on comes along.
         spare_modules: modules that lie in the image for who wants to load them.
         files: folders of ``lab/emulators/linux/files`` that are copied over it, in this order.
         port: TCP port of the guest that says it is ready.
+        folders: begins of paths in the packages; all below goes to where it lies there, and its libraries come along.
     """
 
     kind: ImageKind
@@ -56,6 +66,7 @@ class Recipe:
     spare_modules: tuple[str, ...]
     files: tuple[str, ...]
     port: int
+    folders: tuple[str, ...] = ()
 
 
 _MODULES = (
@@ -63,6 +74,11 @@ _MODULES = (
     "cpufreq_conservative", "cpufreq_userspace",
 )  # fmt: skip
 _SSHD = ("usr/sbin/sshd", "usr/sbin/sshd")
+# What wheels may expect of a system (PEP 600), as far as PyTorch's do.
+_FOR_WHEELS = (
+    "libnss_files.so.2", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1", "libm.so.6", "libstdc++.so.6",
+    "libgcc_s.so.1", "libz.so.1",
+)  # fmt: skip
 _PHONE_PROGRAMS = (
     ("usr/lib/android-sdk/platform-tools/adbd", "system/bin/adbd"),
     ("usr/bin/toybox", "system/bin/toybox"),
@@ -73,6 +89,10 @@ RECIPES: dict[ImageKind, Recipe] = {
     "pi": Recipe(
         "pi", "raspberrypi", (BASE,), (_SSHD,), ("libnss_files.so.2",), _MODULES, ("sch_netem",),
         ("common", "ssh", "pi"), SSH_PORT,
+    ),
+    "pi-python": Recipe(
+        "pi-python", "raspberrypi", (BASE, PYTHON), (_SSHD,), _FOR_WHEELS, _MODULES, ("sch_netem",),
+        ("common", "ssh", "pi"), SSH_PORT, ("usr/bin/python3", "usr/lib/python3"),
     ),
     "jetson": Recipe(
         "jetson", "jetson", (BASE,), (_SSHD,), ("libnss_files.so.2",), _MODULES, ("sch_netem",),

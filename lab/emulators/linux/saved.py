@@ -10,12 +10,15 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab import progress
+from lab.connection_config import SshHost
 from lab.durable import replace_file
 from lab.emulator_config import GuestEmulator
+from lab.emulators.base import Preparation
 from lab.emulators.linux.board_tree import board_tree, with_initramfs
 from lab.emulators.linux.boot_files import initramfs_address, initramfs_head
 from lab.emulators.linux.image import Image, built_image, images
@@ -78,23 +81,32 @@ def _qemus_tree(cache: Path, settings: Settings) -> bytes:
     return kept.read_bytes()
 
 
-def saved_state(cache: Path, image: Image, pair: Keys, section: GuestEmulator, settings: Settings) -> SavedState:
+def saved_state(
+    cache: Path,
+    image: Image,
+    pair: Keys,
+    section: GuestEmulator,
+    settings: Settings,
+    preparation: Preparation | None = None,
+) -> SavedState:
     """The saved state of a guest, made by booting it unless it lies in the cache.
 
     Raises:
         ToolMissing: QEMU is not installed.
         EmulatorError: the guest does not boot.
+        LabError: the preparation failed; nothing is kept.
     """
+    prepared = () if preparation is None else (preparation.key,)
     key = digest_of(
         _FORMAT, KERNEL_OPTIONS, image.digest, settings, section.model_dump_json(), guest_qemu_version(),
-        pair.host_public, pair.user_public,
+        pair.host_public, pair.user_public, *prepared,
     )  # fmt: skip
     folder = linux_cache(cache) / "states" / f"{image.kind}-{key}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_suffix(".lock")):
         if not (folder / _ABOUT).exists():
             with progress.step(f"booting the image {image.kind!r} once, to keep its state"):
-                _make(folder, cache, image, pair, section, settings)
+                _make(folder, cache, image, pair, section, settings, preparation)
     return _read(folder, image)
 
 
@@ -107,7 +119,15 @@ def _read(folder: Path, image: Image) -> SavedState:
     return SavedState(boot, folder / "memory", folder / "state", console)
 
 
-def _make(folder: Path, cache: Path, image: Image, pair: Keys, section: GuestEmulator, settings: Settings) -> None:
+def _make(
+    folder: Path,
+    cache: Path,
+    image: Image,
+    pair: Keys,
+    section: GuestEmulator,
+    settings: Settings,
+    preparation: Preparation | None,
+) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".state-") as scratch:
         made = Path(scratch) / "state"
@@ -118,6 +138,8 @@ def _make(folder: Path, cache: Path, image: Image, pair: Keys, section: GuestEmu
             machine.wait_ready()
             # Its answer says that the line to it works, and that it is done with starting up.
             machine.agent("sync")
+            if preparation is not None:
+                _prepare(machine, pair, preparation)
             machine.save(made / "state")
             (made / "console").write_text(machine.console())
         finally:
@@ -127,6 +149,24 @@ def _make(folder: Path, cache: Path, image: Image, pair: Keys, section: GuestEmu
                 os.fsync(file.fileno())
         replace_file(made / _ABOUT, json.dumps({"image": image.digest, "settings": str(settings)}).encode() + b"\n")
         made.replace(folder)
+
+
+def _prepare(machine: Machine, pair: Keys, preparation: Preparation) -> None:
+    # Files get the time of their making, which is not that of the guest's first second.
+    machine.agent(set_clock(time.time()))
+    with progress.step(preparation.title):
+        preparation.work(root_login(pair, machine.host_port))
+    machine.agent("sync")
+
+
+def root_login(pair: Keys, port: int) -> SshHost:
+    """How root logs in to a guest that listens on a port of the loopback address."""
+    return SshHost(host="127.0.0.1", port=port, user="root", key=str(pair.user_private), host_key=pair.host_public)
+
+
+def set_clock(unix_s: float) -> str:
+    """A script that sets the guest's wall clock."""
+    return f"date -s @{round(unix_s)} >/dev/null"
 
 
 def remove_old(cache: Path) -> int:
