@@ -1,7 +1,6 @@
 #include "lab_f32_blocks_conv2d_sgd.h"
 
 #include "lab_f32_arithmetic.h"
-#include "lab_f32_blocks_masks.h"
 #include "lab_f32_blocks_taps.h"
 
 static float size_of(const lab_f32_conv2d_t *layer, const float *gradient)
@@ -32,14 +31,14 @@ static void update_block(const lab_f32_tap_t *tap, const float *gradient, const 
         weights[n] = LAB_MULTIPLY_ADD(-rate, sum[n], weights[n]);
 }
 
-static void update_channel(const lab_f32_blocks_conv2d_t *sparse, const float *gradient, const float *input, float rate,
-                           float *weights, const uint8_t *blocks)
+static void update_channel(const lab_f32_blocks_conv2d_t *sparse, int32_t awake, const float *gradient,
+                           const float *input, float rate, float *weights, const uint8_t *blocks)
 {
     const lab_f32_conv2d_t *const layer = &sparse->layer;
     for (int32_t ky = 0; ky < layer->kernel_height; ky++) {
         for (int32_t kx = 0; kx < layer->kernel_width; kx++) {
             const lab_f32_tap_t tap = lab_f32_tap_of(layer, ky, kx);
-            for (int32_t k = 0; tap.rows * tap.columns > 0 && k < sparse->kept; k++)
+            for (int32_t k = 0; tap.rows * tap.columns > 0 && k < awake; k++)
                 update_block(&tap, gradient + tap.output, input + tap.input + LAB_F32_BLOCK * (int32_t)blocks[k], rate,
                              weights + LAB_F32_BLOCK * k);
             weights += LAB_F32_BLOCK * sparse->kept;
@@ -55,17 +54,19 @@ void lab_f32_blocks_conv2d_sgd(const lab_f32_blocks_conv2d_sgd_t *sgd, const flo
     const lab_f32_conv2d_t *const layer = &sparse->layer;
     const int32_t taps = layer->kernel_height * layer->kernel_width;
     const float rate = state->learning_rate * sgd->rate_scale;
+    const int32_t awake = lab_f32_blocks_awake(&sgd->renewal, sparse->kept, state);
     int32_t changed = 0;
     for (int32_t channel = 0; channel < layer->output_channels; channel++) {
         const int32_t first = channel * taps * sparse->kept;
         /* Also true for what is not a number, which the next forward has to show. */
         if (!(size_of(layer, gradient + channel) <= *threshold)) {
-            update_channel(sparse, gradient + channel, input, rate, weights + LAB_F32_BLOCK * first, blocks + first);
+            update_channel(sparse, awake, gradient + channel, input, rate, weights + LAB_F32_BLOCK * first,
+                           blocks + first);
             changed++;
         }
     }
     if (sgd->changed < layer->output_channels)
         lab_f32_blocks_follow(threshold, changed, sgd->changed);
-    lab_f32_blocks_renew(sgd->renew_steps, layer->output_channels * taps, sparse->kept,
+    lab_f32_blocks_renew(&sgd->renewal, layer->output_channels * taps, sparse->kept,
                          layer->input_channels / LAB_F32_BLOCK, weights, blocks, state);
 }

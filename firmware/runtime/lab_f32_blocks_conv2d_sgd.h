@@ -4,17 +4,17 @@
  * |gradient| over its map is above *threshold, and what gives up a block is a tap of an output channel's kernel.
  *
  * gradient of the layer's output, input; weights, blocks as in lab_f32_blocks_conv2d, both changed. Takes one step of
- * state->random per renewal. No scratch; nothing may overlap. */
+ * state->random per renewal and per task. No scratch; nothing may overlap. */
 #ifndef LAB_F32_BLOCKS_CONV2D_SGD_H
 #define LAB_F32_BLOCKS_CONV2D_SGD_H
 
 #include "lab_f32_blocks_conv2d.h"
-#include "lab_training.h"
+#include "lab_f32_blocks_masks.h"
 
 typedef struct {
     lab_f32_blocks_conv2d_t sparse;
     int32_t changed;
-    int32_t renew_steps;
+    lab_f32_blocks_renewal_t renewal;
     float rate_scale;
 } lab_f32_blocks_conv2d_sgd_t;
 

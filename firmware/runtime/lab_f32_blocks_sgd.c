@@ -1,7 +1,6 @@
 #include "lab_f32_blocks_sgd.h"
 
 #include "lab_f32_arithmetic.h"
-#include "lab_f32_blocks_masks.h"
 
 #if LAB_F32_THUMB_FPU
 
@@ -28,16 +27,17 @@ void lab_f32_blocks_sgd(const lab_f32_blocks_sgd_t *layer, const float *gradient
 {
     const float rate = state->learning_rate * layer->rate_scale;
     const float least = *threshold;
+    const int32_t awake = lab_f32_blocks_awake(&layer->renewal, layer->kept, state);
     int32_t changed = 0;
     for (int32_t row = 0; row < layer->rows; row++) {
         const int32_t first = row * layer->kept;
         /* Also true for what is not a number, which the next forward has to show. */
         if (!(fabsf(gradient[row]) <= least)) {
-            block_axpy(input, weights + LAB_F32_BLOCK * first, blocks + first, layer->kept, -rate * gradient[row]);
+            block_axpy(input, weights + LAB_F32_BLOCK * first, blocks + first, awake, -rate * gradient[row]);
             changed++;
         }
     }
     if (layer->changed < layer->rows)
         lab_f32_blocks_follow(threshold, changed, layer->changed);
-    lab_f32_blocks_renew(layer->renew_steps, layer->rows, layer->kept, layer->inputs, weights, blocks, state);
+    lab_f32_blocks_renew(&layer->renewal, layer->rows, layer->kept, layer->inputs, weights, blocks, state);
 }

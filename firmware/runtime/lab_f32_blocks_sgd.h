@@ -6,20 +6,23 @@
  * |gradient[row]| > *threshold alone. The threshold then grows or shrinks by a tenth, so that about `changed` rows are
  * above it; where `changed` is `rows` it stays as it is.
  *
- * Weight mask: in every step whose number `renew_steps` divides, one row, the next in turn, gives up the block whose
- * weights are the smallest, by the sum of magnitudes, for one at random that it has not, which begins at zero. 0: never.
- * A row keeps fewer blocks than there are (`inputs`) where renew_steps is not 0.
+ * Weight mask: in every step whose number `renewal.steps` divides, `renewal.rows` rows, the next in turn, give up the
+ * block whose weights are the smallest, by the sum of magnitudes, for one at random that they have not, which begins at
+ * zero. Where tasks are told apart (`renewal.task`) the last block of a row is a spare one: of random number, and zero,
+ * when a task begins, it learns with the others for `expanded` steps, then the row gives up its weakest, and the
+ * spare is zero until the next task; renewals lie between `expanded` and `settled`. A row keeps fewer blocks than there
+ * are (`inputs`) where anything is renewed.
  *
- * Takes one step of state->random per renewal. No scratch; nothing may overlap. */
+ * Takes one step of state->random per renewal and per task. No scratch; nothing may overlap. */
 #ifndef LAB_F32_BLOCKS_SGD_H
 #define LAB_F32_BLOCKS_SGD_H
 
-#include "lab_training.h"
+#include "lab_f32_blocks_masks.h"
 
 typedef struct {
     int32_t rows, kept, inputs; /* inputs: blocks of the input */
     int32_t changed;
-    int32_t renew_steps;
+    lab_f32_blocks_renewal_t renewal;
     float rate_scale;
 } lab_f32_blocks_sgd_t;
 

@@ -22,6 +22,7 @@ from lab.compiler.model import (
     Variable,
 )
 from lab.compiler.operations.optimizer import Optimizer
+from lab.compiler.operations.replay import Replay
 from lab.compiler.program import Program, Step, Tensor, Update
 from lab.compiler.training_passes import (
     as_forward,
@@ -30,11 +31,13 @@ from lab.compiler.training_passes import (
     fold_batch_norm,
     fuse_activation,
     immediate_update,
+    in_groups,
     interleave,
     keep_output,
     pack_masks,
     prune,
     recompute,
+    replay_logits,
     sparse_update,
     to_int8,
 )
@@ -141,6 +144,8 @@ def compile_training(
     patches: Mapping[str, int] | None = None,
     blocks: Mapping[str, Blocks] | None = None,
     forward_only: bool = False,
+    replay: Replay | None = None,
+    group: int = 1,
 ) -> TrainingModel:
     """Compile a module for training on the device.
 
@@ -167,6 +172,8 @@ def compile_training(
             SGD of one sample in float32 only.
         forward_only: whether each gradient is computed and applied as soon as the forward pass allows, which is behind
             its layer where layers have losses of their own (``Penalised``) and take detached inputs.
+        replay: logits that are stored and rehearsed; cross entropy of one sample in float32 only.
+        group: steps whose gradients add up before the parameters change; plain SGD in float32 only.
 
     Raises:
         CompileError: an operator, dtype or shape that is not supported (with its place in the module), a parameter that
@@ -187,11 +194,13 @@ def compile_training(
         program = prune(to_int8(program, _samples(calibration, example)))
     if means is not None:
         program = without_gradient(program, means)
-    program = keep_output(filter_gradients(fisher(program, observe), patches or {}))
+    program = replay_logits(filter_gradients(fisher(program, observe), patches or {}), replay)
+    program = keep_output(program)
     program = _with_updates(program, optimizer, immediate=immediate, forward_only=forward_only)
     program = block_sparse(program, blocks or {})
     if isinstance(train, Mapping):
         program = sparse_update(program, {name: chosen for name, chosen in train.items() if chosen is not None})
+    program = in_groups(program, group, optimizer)
     if means is not None:
         program = class_means(program, means)
     if forward_only:

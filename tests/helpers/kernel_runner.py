@@ -10,8 +10,8 @@ from __future__ import annotations
 import ctypes
 import re
 import tempfile
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import cache, reduce
 from pathlib import Path
 from typing import TypeAlias
 
@@ -56,16 +56,20 @@ def kernel_library(header_file: str) -> ctypes.CDLL:
 
 @cache
 def descriptor_type(header_file: str, name: str) -> type[ctypes.Structure]:
-    """A descriptor as a kernel's header declares it, or one it includes: 32-bit integers, floats and arrays of them."""
+    """A descriptor as a kernel's header declares it, or one it includes: 32-bit integers, floats, arrays of them, and
+    other descriptors."""
     header = _header(header_file)
     found = re.search(r"typedef struct \{([^}]*)\} " + name + ";", header)
     if found is None:
         raise AssertionError(f"{header_file} declares no {name}")
-    fields: list[tuple[str, Number | Numbers]] = []
+    fields: list[tuple[str, Number | Numbers | type[ctypes.Structure]]] = []
     for declaration in filter(None, (part.strip() for part in found[1].split(";"))):
         kind, names = declaration.split(maxsplit=1)
         for field in names.split(","):
             array = re.fullmatch(r"\s*(\w+)\[(\w+)\]", field)
+            if kind not in C_TYPES:
+                fields.append((field.strip(), descriptor_type(header_file, kind)))
+                continue
             c_type = C_TYPES[kind]
             fields.append((array[1], c_type * _number(header, array[2])) if array else (field.strip(), c_type))
     return type(name, (ctypes.Structure,), {"_fields_": fields})
@@ -88,7 +92,7 @@ def _number(header: str, text: str) -> int:
 def descriptor(call: KernelCall) -> ctypes.Structure:
     """The descriptor with an operation's values; every field is given exactly once, with its own type."""
     kind = descriptor_type(call.header or f"{call.kernel}.h", call.descriptor or f"{call.kernel}_t")
-    declared = {field[0]: field[1] for field in kind._fields_}
+    declared = dict(_declared(kind))
     given = [name for name, _ in call.fields]
     if sorted(given) != sorted(declared):
         raise AssertionError(f"{call.kernel}: the header has {sorted(declared)}, the call gives {sorted(given)}")
@@ -102,8 +106,18 @@ def descriptor(call: KernelCall) -> ctypes.Structure:
         else:
             if isinstance(value, float) != (declared[name] is ctypes.c_float):
                 raise AssertionError(f"{call.kernel}.{name} is {declared[name].__name__}, the call gives {value!r}")
-            setattr(made, name, value)
+            *outer, inner = name.split(".")
+            setattr(reduce(getattr, outer, made), inner, value)
     return made
+
+
+def _declared(kind: type[ctypes.Structure], prefix: str = "") -> Iterator[tuple[str, type]]:
+    """Every field of a descriptor, of those inside it by their path, and its type."""
+    for name, c_type, *_ in kind._fields_:
+        if isinstance(c_type, type) and issubclass(c_type, ctypes.Structure):
+            yield from _declared(c_type, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", c_type
 
 
 class Guarded:
@@ -163,7 +177,7 @@ def run_kernel(
         operation: the operation.
         inputs: its tensors.
         results: what the reference yielded; only shapes and types are used.
-        written: for updates, the input each output is; the pointer is passed once.
+        written: for updates, the input each of the first outputs is; the pointer is passed once.
         over: input whose memory the first output takes.
         state: for updates.
     """
@@ -173,10 +187,11 @@ def run_kernel(
     memories = [None if one is None else Guarded.of(one) for one in inputs]
     made: list[Guarded] = []
     for index, result in enumerate(results):
-        shared = memories[written[index]] if written else memories[over] if over is not None and index == 0 else None
+        place = written[index] if index < len(written) else over if index == 0 else None
+        shared = None if place is None else memories[place]
         made.append(shared if shared is not None else Guarded.of(torch.zeros_like(result)))
     pointers = [None if memory is None else memory.address for memory in memories]
-    pointers += [] if written else [memory.address for memory in made]
+    pointers += [memory.address for memory in made[len(written) :]]
     scratch = Guarded(operation.scratch_bytes(tensors, outputs))
     if call.takes_scratch:
         pointers.append(scratch.address if scratch.size else None)

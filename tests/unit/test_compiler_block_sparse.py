@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from lab.compiler.graph import Clamp
 from lab.compiler.host import HostTraining
-from lab.compiler.operations.block_sparse import BLOCK, BlockInputGradient, BlockLinear, BlockSgd, dense
+from lab.compiler.operations.block_sparse import BLOCK, BlockInputGradient, BlockLinear, BlockSgd, Renewal, dense
 from lab.compiler.operations.optimizer import Adam, Optimizer, Sgd
 from lab.compiler.program import TrainingState
 from lab.compiler.training import TrainingModel, compile_training
@@ -78,7 +78,7 @@ def test_kernels_are_dense_products_with_zeros(outputs: int, there: int, share: 
 def test_a_step_changes_what_its_masks_let_through(changed: int, renew: int, step: int, seed: int) -> None:
     gradient, x, weights, places = kernel_inputs(6, 2, 5, seed)
     threshold = torch.tensor([0.5])
-    operation = BlockSgd(6, 2, 5, changed, renew, 1.0)
+    operation = BlockSgd(6, 2, 5, changed, Renewal(renew), 1.0)
     inputs = [gradient, x, weights, places, threshold]
     expected = operation.apply(inputs, TrainingState(0.1, step, 1 + seed))
     found = run_kernel(operation, inputs, expected, written=(2, 3, 4), state=TrainingState(0.1, step, 1 + seed))
@@ -101,6 +101,45 @@ def test_a_step_changes_what_its_masks_let_through(changed: int, renew: int, ste
                 assert whole[row].reshape(5, BLOCK)[int(places[row, k])].abs().sum() == min(others)
 
 
+def test_a_task_begins_with_a_block_more_in_each_row_and_then_each_row_gives_up_its_weakest() -> None:
+    """Every step of two tasks in C and by the reference; what is kept when, counted."""
+    rows, kept, there, renewal = 5, 3, 6, Renewal(steps=2, rows=2, task=12, expanded=4, settled=9)
+    gradient, x, weights, places = kernel_inputs(rows, kept, there, 1)
+    operation = BlockSgd(rows, kept, there, rows, renewal, 1.0)
+    state, moved = TrainingState(0.01, 0, 5), []
+    for step in range(1, 25):
+        state.step = step
+        inputs = [gradient, x, weights, places, torch.zeros(1)]
+        here = TrainingState(0.01, step, state.random)
+        expected = operation.apply(inputs, state)
+        found = run_kernel(operation, inputs, expected, written=(2, 3, 4), state=here)
+        for got, wanted in zip(found, expected, strict=True):
+            torch.testing.assert_close(got, wanted)
+        moved.append(int((found[1] != places).any(1).sum()))
+        spare = found[0].reshape(rows, kept, BLOCK)[:, -1]
+        if step % 12 < 4:
+            assert bool(spare.any()) == (step % 12 > 0), "drawn at zero behind a task, and learning in its first steps"
+        else:
+            assert not spare.any(), "it sleeps"
+        if step % 12 == 4:
+            least = expected_after(weights, places, gradient, x).abs().sum(2).min(1).values
+            left = found[0].reshape(rows, kept, BLOCK)[:, :-1].abs().sum(2).min(1).values
+            assert bool((left >= least).all())
+        assert all(len(set(row.tolist())) == kept for row in found[1])
+        weights, places = found[0], found[1]
+    changes = [number for number, count in enumerate(moved, 1) if count]
+    assert changes == [4, 6, 8, 12, 16, 18, 20, 24], "shrunk, renewed twice, expanded; settled from step 9 of a task on"
+    assert [moved[one - 1] for one in (6, 8, 18, 20)] == [2] * 4
+
+
+def expected_after(
+    weights: torch.Tensor, places: torch.Tensor, gradient: torch.Tensor, x: torch.Tensor
+) -> torch.Tensor:
+    """Blocks (rows, kept, 4) behind a step in which all learn, before any is given up."""
+    whole = (dense(weights, places, x.numel()) - 0.01 * gradient.T * x).reshape(len(places), -1, BLOCK)
+    return whole.gather(1, places.to(torch.int64)[:, :, None].expand(-1, -1, BLOCK))
+
+
 def test_all_blocks_kept_are_the_dense_layer(tmp_path: Path) -> None:
     """Nothing is masked, so that training must come to what the dense program comes to."""
     whole = Blocks(INPUTS // BLOCK)
@@ -118,7 +157,7 @@ def test_all_blocks_kept_are_the_dense_layer(tmp_path: Path) -> None:
 
 
 def test_training_is_the_references_and_saves_what_it_leaves_out(tmp_path: Path) -> None:
-    made = compiled({NAME: Blocks(2, changed=0.5, renew_steps=3), "2.weight": Blocks(1, changed=0.25)})
+    made = compiled({NAME: Blocks(2, changed=0.5, renewal=Renewal(3)), "2.weight": Blocks(1, changed=0.25)})
     samples, labels = material(60)
     host, memory, state = HostTraining(made.compiled, tmp_path), made.program.initial_memory(), TrainingState(0.1, 0)
     started = {name: value.clone() for name, value in memory.items()}
@@ -141,7 +180,7 @@ def test_training_is_the_references_and_saves_what_it_leaves_out(tmp_path: Path)
 
 def test_the_threshold_follows_the_share() -> None:
     """Gradients whose size falls by orders of magnitude: about the chosen share of rows stays above the threshold."""
-    operation, generator = BlockSgd(40, 1, 2, 10, 0, 1.0), np.random.default_rng(5)
+    operation, generator = BlockSgd(40, 1, 2, 10, Renewal(), 1.0), np.random.default_rng(5)
     _, x, weights, places = kernel_inputs(40, 1, 2, 0)
     threshold, passed = torch.tensor([1e-3]), []
     for step in range(400):
@@ -167,9 +206,11 @@ def test_the_first_mask_is_drawn_by_its_seed_and_keeps_the_modules_values() -> N
     [
         (Blocks(0), "kept from 1 to 4 of its 4 blocks"),
         (Blocks(5), "kept from 1 to 4"),
-        (Blocks(4, renew_steps=1), "kept from 1 to 3 of its 4 blocks"),
+        (Blocks(4, renewal=Renewal(1)), "kept from 1 to 3 of its 4 blocks"),
         (Blocks(2, changed=0.0), "changed above 0 and at most 1"),
-        (Blocks(2, renew_steps=-1), "renew_steps from 0"),
+        (Blocks(3, renewal=Renewal(2, 1, 10, 2, 8)), "kept from 1 to 2 of its 4 blocks"),
+        (Blocks(2, renewal=Renewal(2, 1, 10, 0, 8)), "of a task 0 or above"),
+        (Blocks(2, renewal=Renewal(-1)), "steps of a renewal from 0"),
     ],
 )
 def test_blocks_that_are_not_there_are_refused(blocks: Blocks, told: str) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from lab.compiler.host import HostTraining
-from lab.compiler.operations.block_sparse import BLOCK, BlockSgd
+from lab.compiler.operations.block_sparse import BLOCK, BlockSgd, Renewal
 from lab.compiler.operations.block_sparse_conv import BlockConv2dSgd, Sparsity
 from lab.compiler.operations.conv2d import linear_geometry
 from lab.compiler.operations.optimizer import Sgd
@@ -43,7 +43,9 @@ class Net(nn.Module):
         return y
 
 
-BLOCKS = {"wide.weight": Blocks(1, 0.4, 2), "far.weight": Blocks(2, 0.5, 1), "short.weight": Blocks(2, 1.0, 0)}
+BLOCKS = {
+    "wide.weight": Blocks(1, 0.4, Renewal(2)), "far.weight": Blocks(2, 0.5, Renewal(1)), "short.weight": Blocks(2),
+}  # fmt: skip
 
 
 def compiled(blocks: dict[str, Blocks]) -> TrainingModel:
@@ -107,7 +109,7 @@ def test_training_is_the_references_and_saves_what_it_leaves_out(tmp_path: Path)
         np.testing.assert_allclose(value, memory[name].numpy().astype(np.float32), rtol=1e-3, atol=1e-5, err_msg=name)
     for name, one in BLOCKS.items():
         moved = not torch.equal(first[name + ".blocks"], memory[name + ".blocks"])
-        assert moved == (one.renew_steps > 0)
+        assert moved == (one.renewal.steps > 0)
         assert all(len(set(row.tolist())) == one.kept for row in memory[name + ".blocks"]), "a block is kept once"
     dense, sparse = compiled({}).compiled.training, made.compiled.training
     assert dense is not None
@@ -129,15 +131,15 @@ def test_a_map_of_one_pixel_is_the_linear_layer() -> None:
     places = torch.tensor([[0, 3]] * 6, dtype=torch.uint8)
     inputs = [gradient, x, weights, places, torch.tensor([0.5])]
     for step in (1, 2, 3):
-        linear = BlockSgd(6, 2, 5, 2, 2, 1.0).apply(inputs, TrainingState(0.1, step, 7))
-        sgd = BlockConv2dSgd(Sparsity(linear_geometry(20, 6), 2), 2, 2, 1.0)
+        linear = BlockSgd(6, 2, 5, 2, Renewal(2), 1.0).apply(inputs, TrainingState(0.1, step, 7))
+        sgd = BlockConv2dSgd(Sparsity(linear_geometry(20, 6), 2), 2, Renewal(2), 1.0)
         for one, other in zip(linear, sgd.apply(inputs, TrainingState(0.1, step, 7)), strict=True):
             torch.testing.assert_close(one, other)
 
 
 def test_what_cannot_keep_blocks_is_refused() -> None:
     with pytest.raises(CompileError, match="kept from 1 to 2 of its 3 blocks"):
-        compiled({"far.weight": Blocks(3, renew_steps=1)})
+        compiled({"far.weight": Blocks(3, renewal=Renewal(1))})
     with pytest.raises(CompileError, match="no weight of one linear layer or convolution"):
         compiled({"far.bias": Blocks(1)})
     for groups, inputs, told in ((2, 8, "or convolution trained by SGD"), (1, 3, "no blocks can be kept")):

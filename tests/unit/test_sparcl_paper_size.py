@@ -18,10 +18,11 @@ from lab.workloads import get
 from lab.workloads.base import FloatArray, Prepared
 from lab.workloads.continual import sparcl_networks
 from lab.workloads.continual.sparcl import PAPER, images_of, parse, stream_of
+from lab.workloads.continual.sparcl_masks import blocks_of
 from lab.workloads.data import cifar10
 from lab.workloads.networks import ResNet
 
-SMALL = "size=paper,hidden=8,samples=2,questions=2,classes=4,epochs=2,buffer=4,renew=2,rate=0.01,target=0.1"
+SMALL = "size=paper,hidden=16,samples=2,questions=2,classes=4,epochs=3,buffer=4,batch=2,removal=0.2,target=0.1"
 
 
 def tiny(width: int) -> nn.Module:
@@ -91,11 +92,30 @@ def test_the_papers_network_keeps_a_quarter_of_all_but_stem_and_classifier() -> 
     assert not [one for one in network.modules() if isinstance(one, nn.BatchNorm2d)]
     layers = sparcl_networks.sparse_layers("paper", PAPER.hidden)
     assert len(layers) == 19, "sixteen convolutions and three shortcuts"
-    assert set(layers.values()) == {64, 128, 256, 512}
+    assert {inputs for _, inputs in layers.values()} == {64, 128, 256, 512}
+    assert {rows for rows, _ in layers.values()} == {9 * 64, 9 * 128, 128, 9 * 256, 256, 9 * 512, 512}
     kept = sum(network.get_parameter(name).numel() for name in layers)
     assert kept / sum(one.numel() for one in network.parameters()) > 0.99
     with torch.no_grad():
         assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_the_papers_schedule_is_whole_with_its_samples_and_epochs() -> None:
+    """Fifty epochs: expanded in the first five, 1 % of a layer's blocks exchanged each five, settled in the last."""
+    variant = parse("size=paper,samples=5000,questions=1000,epochs=50")
+    plan = variant.rehearsal()
+    blocks = blocks_of(variant, plan)
+    task = plan.task_steps(10_000)
+    for name, (rows, inputs) in sparcl_networks.sparse_layers("paper", 64).items():
+        renewal = blocks[name].renewal
+        assert blocks[name].kept == inputs // 16, "a quarter"
+        assert renewal.task == task
+        assert renewal.expanded == renewal.steps == task - renewal.settled
+        assert renewal.steps == pytest.approx(task / 10, rel=0.01)
+        assert renewal.steps % (3 * 32) == 0
+        assert renewal.rows == round(0.01 * rows * inputs / 4)
+    with pytest.raises(ConfigError, match="no block is left to be exchanged for"):
+        blocks_of(parse(f"{SMALL},hidden=8"), plan)
 
 
 def test_the_class_means_of_images_are_numpys(folder: np.ndarray, tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from torch import nn
 from lab.compiler.channels import Channels
 from lab.compiler.host import HostTraining
 from lab.compiler.model import CompiledModel
+from lab.compiler.operations.block_sparse import Renewal
 from lab.compiler.operations.optimizer import Adam, Sgd, SgdMomentum
 from lab.compiler.operations.perturbation import Perturbation
+from lab.compiler.operations.replay import Replay
 from lab.compiler.perturbed import compile_perturbed
 from lab.compiler.training import Precision, Selection, compile_training
 from lab.compiler.training_passes.block_sparse import Blocks
@@ -121,6 +123,8 @@ class Case:
     immediate: bool = True
     train: Selection = lambda _name, _parameter: True
     blocks: Mapping[str, Blocks] = field(default_factory=dict)
+    replay: Replay | None = None
+    group: int = 1
     perturbation: Perturbation | None = None
 
     def compiled(self) -> CompiledModel:
@@ -140,6 +144,8 @@ class Case:
             precision=self.precision,
             calibration=torch.randn(8, *self.shape) if self.precision == "int8" else None,
             blocks=self.blocks,
+            replay=self.replay,
+            group=self.group,
         ).compiled
 
 
@@ -181,11 +187,14 @@ CASES = {
     "float32 norms, Adam": Case(normalised, (2, 9, 9), "float32", Adam()),
     "float32 momentum, updates at the end": Case(residual, (2, 9, 9), "float32", SgdMomentum(0.9), immediate=False),
     "float32 blocks that move": Case(flat, (2, 8, 8), "float32", Sgd(), blocks={
-        "1.weight": Blocks(5, changed=0.5, renew_steps=1), "3.weight": Blocks(3, changed=0.5),
+        "1.weight": Blocks(5, changed=0.5, renewal=Renewal(1)), "3.weight": Blocks(3, changed=0.5),
     }),
     "float32 blocks of convolutions": Case(mapped, (4, 7, 7), "float32", Sgd(), blocks={
-        "0.weight": Blocks(1, changed=0.5), "2.weight": Blocks(1, changed=0.5, renew_steps=1),
+        "0.weight": Blocks(1, changed=0.5), "2.weight": Blocks(1, changed=0.5, renewal=Renewal(1)),
     }),
+    "float32 blocks by task, replayed logits, groups of steps": Case(flat, (2, 8, 8), "float32", Sgd(), blocks={
+        "1.weight": Blocks(5, changed=0.5, renewal=Renewal(1, 20, 3, 1, 3)),
+    }, replay=Replay(3, 1, 0.5, 0.5, 1), group=3),
     "float32 without a backward pass": Case(
         residual, (2, 9, 9), "float32", Sgd(), perturbation=Perturbation(3, 2**-6)
     ),

@@ -106,12 +106,13 @@ def test_what_other_losses_remove_is_compared_sample_by_sample(buffer: int) -> N
 
 def test_what_is_rehearsed_is_spread_over_all_that_came() -> None:
     """Reservoir sampling: late in the stream every earlier task is in the buffer, and never more than its size."""
-    stream = load(40, 10)
-    order = walk(stream, Rehearsal(1, 60, 0.0), lambda _: 1.0)
-    late = order[-len(stream.tasks[-1]) :][1::2]
-    assert len(set(late)) <= 60
-    tasks = np.array([next(n for n, task in enumerate(stream.tasks) if one in task) for one in late])
-    assert all(0.05 < float(np.mean(tasks == task)) < 0.5 for task in range(4))
+    stream, tasks = load(40, 10), []
+    for seed in range(1, 9):
+        order = walk(stream, Rehearsal(1, 60, 0.0, seed), lambda _: 1.0)
+        late = order[-len(stream.tasks[-1]) :][1::2]
+        assert len(set(late)) <= 60
+        tasks += [next(n for n, task in enumerate(stream.tasks) if one in task) for one in late]
+    assert all(0.12 < tasks.count(task) / len(tasks) < 0.3 for task in range(4)), "a fifth, or a little more, of each"
 
 
 @settings(max_examples=30, deadline=None)
@@ -178,6 +179,53 @@ def test_sparsity_is_in_the_memory_and_the_work_and_removal_in_the_steps(prepare
     assert ours["steps"] < theirs["steps"]
     assert ours["macs.training"] == ours["macs.step"] * ours["steps"]
     assert not [one for one in dense.model.training.variables if "blocks" in one.name]  # type: ignore[union-attr]
+
+
+@settings(max_examples=25, deadline=None)
+@given(epochs=st.integers(1, 6), batch=st.integers(1, 4), draws=st.integers(1, 2), removal=st.floats(0, 0.5))
+def test_batches_come_before_what_is_drawn_for_them(epochs: int, batch: int, draws: int, removal: float) -> None:
+    stream, plan = load(5, 4), Rehearsal(epochs, 7, removal, 1, batch, draws)
+    order, group = walk(stream, plan, lambda sample: 1.0 + sample), (1 + draws) * batch
+    assert plan.turns.group == group
+    assert len(order) == 2 * plan.task_steps(10)
+    for first in range(0, len(order), group):
+        new = order[first : first + batch]
+        assert len(set(new)) == batch
+        came = {one for start in range(0, first + 1, group) for one in order[start : start + batch]}
+        assert set(order[first + batch : first + group]) <= came
+    epoch = len(stream.tasks[0]) // batch * group
+    assert len({one for n in range(0, epoch, group) for one in order[n : n + batch]}) == 10 // batch * batch
+
+
+def test_the_papers_samples_go_at_each_tenth_of_its_epochs() -> None:
+    plan = Rehearsal(50, 500, 0.3, batch=32, draws=2)
+    assert plan.removals == [5, 10, 15, 20]
+    assert [plan.left(10_000, epoch) for epoch in (4, 5, 19, 20, 50)] == [10_000, 9250, 7750, 7000, 7000]
+    assert plan.task_steps(10_000) == 96 * 5 * (312 + 289 + 265 + 242 + 6 * 218)
+    with pytest.raises(ConfigError, match="of a task's 40 samples 28 are left"):
+        plan.task_steps(40)
+
+
+DER = "samples=6,epochs=3,hidden=64,buffer=8,orders=1,target=0.1,replay=der,batch=3,masks=tasks,rate=0.2"
+
+
+def test_stored_logits_batches_and_the_papers_masks_are_pytorchs(tmp_path: Path) -> None:
+    """DER++ in C, whose logits the device stores itself, and by autograd with logits that PyTorch stores."""
+    arm = get("sparcl").prepare(cache_dir(), DER)
+    losses, variables = run_job(arm, tmp_path)
+    scores = {one.metric: one.value for one in plan_of(arm).check(losses, variables)}
+    assert scores["update_error"] < 1e-3
+    assert scores["mask_agreement"] == 1.0
+    stored = np.frombuffer(variables["replay.logits"], np.float32).reshape(8, 10)
+    assert len(np.unique(stored, axis=0)) > 4
+    assert all(variables[name] == variables[f"{name}.next"] for name in ("0.weight", "4.bias"))
+    first = HostTraining(arm.model, tmp_path).raw_variables()
+    places = [np.frombuffer(one["0.weight.blocks"], np.uint8).reshape(64, 5) for one in (first, variables)]
+    assert (places[0] != places[1]).any(1).all(), "each row has drawn a spare block"
+    assert scores["logits_error"] < 1e-3
+    wrong = {**variables, "replay.logits": bytes(len(variables["replay.logits"]))}
+    with pytest.raises(WorkloadError, match="the logits that the device stored are off"):
+        plan_of(arm).check(losses, wrong)
 
 
 def test_a_static_mask_stays(learnt: tuple[FloatArray, Mapping[str, bytes]], tmp_path: Path) -> None:
@@ -253,6 +301,8 @@ def test_claims_name_figures_and_baselines_that_are_there(prepared: Prepared) ->
         ("sparsity=0.99", "0.5 to 0.95"),
         ("spars=0.9", "did you mean 'sparsity'"),
         ("removal=1", "0 to 0.9"),
+        ("replay=der,buffer=0", "no logits are stored"),
+        ("replay=logits", "er, der"),
         ("rate=fast", "rate=fast is no float"),
     ],
 )
@@ -270,6 +320,8 @@ def test_variants_that_cannot_be_are_refused(text: str, told: str) -> None:
         ("classes=2", "a stream has two tasks at least"),
         ("classes=5", "an even number from 4 to 10"),
         ("samples=0", "from 1 to"),
+        ("samples=6,batch=9", "of a task's 12 samples 8 are left"),
+        ("samples=4,epochs=1,batch=4,masks=tasks,removal=0", "three updates in each task; there are 2"),
         ("samples=1000", "samples=1000 of each class cannot be had"),
     ],
 )

@@ -8,7 +8,7 @@ searched for. Only kept weights lie in memory: (outputs, kept, 4), beside the nu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
@@ -16,10 +16,11 @@ import torch
 
 from lab.compiler.graph import Clamp
 from lab.compiler.operations.copy import present
-from lab.compiler.operations.int8_training import random_at, random_step
+from lab.compiler.operations.int8_training import random_step
 from lab.compiler.operations.matmul import UNBOUNDED
 from lab.compiler.program import Operation, Tensor, TrainingState, Update
 from lab.compiler.quantized import KernelCall
+from lab.compiler.random_numbers import random_at
 
 BLOCK = 4
 """Inputs of a block: ``LAB_F32_BLOCK`` of ``firmware/runtime/lab_f32_blocks.h``."""
@@ -44,21 +45,91 @@ def followed(threshold: torch.Tensor, changed: int, wanted: int) -> torch.Tensor
     return torch.from_numpy(value / GROWTH if value[0] > LEAST_THRESHOLD else value)
 
 
-def renew(weights: torch.Tensor, blocks: torch.Tensor, inputs: int, key: int) -> None:
-    """Replace the weakest of a row's blocks by a random one of ``inputs`` that it has not, in place.
+@dataclass(frozen=True)
+class Renewal:
+    """Which blocks a row keeps when; ``lab_f32_blocks_renewal_t``. Steps count from 1, and tasks are equally long.
 
-    Args:
-        weights, blocks: (kept * 4,) and (kept,) of the row.
-        inputs: blocks of the input.
-        key: of the random number.
+    Attributes:
+        steps: each so many steps some rows give up their weakest block for a random other one; 0: the mask stays.
+        rows: how many do so at once, the next in turn.
+        task: steps of a task; 0: tasks are not told apart. Else each row has a spare block, its last: it is drawn when
+            a task begins, and sleeps at zero behind a task's first steps.
+        expanded: how many these are; then a row gives up its weakest block.
+        settled: step of a task from which on nothing is renewed.
     """
-    rows = weights.view(-1, BLOCK)
-    given_up = int(rows.abs().sum(1).argmin())
-    chosen = int(random_at(key, np.zeros(1, np.uint32))[0]) % inputs
+
+    steps: int = 0
+    rows: int = 1
+    task: int = 0
+    expanded: int = 0
+    settled: int = 0
+
+    @property
+    def spare(self) -> int:
+        """Blocks of a row that sleep behind a task's first steps."""
+        return int(self.task > 0)
+
+    def awake(self, kept: int, step: int) -> int:
+        """How many of a row's blocks learn in a step."""
+        return kept - self.spare * int((step - 1) % max(1, self.task) >= self.expanded)
+
+    def moves(self, step: int) -> bool:
+        """Whether the masks may be others behind a step."""
+        return self.steps > 0 and (step % self.steps == 0 or step % max(1, self.task) in (0, self.expanded))
+
+    def fields(self, prefix: str = "renewal.") -> tuple[tuple[str, int], ...]:
+        """Of the kernels."""
+        return tuple((f"{prefix}{one.name}", int(getattr(self, one.name))) for one in fields(self))
+
+    def follow(self, weights: torch.Tensor, blocks: torch.Tensor, inputs: int, state: TrainingState) -> None:
+        """The masks behind a step, in place.
+
+        Args:
+            weights, blocks: (rows, kept * 4) and (rows, kept).
+            inputs: blocks of the input.
+            state: of the step; ``random`` advances with each renewal and task.
+        """
+        if not self.moves(state.step):
+            return
+        done = state.step % self.task if self.task else 0
+        if self.task and done == 0:
+            key = random_step(state)
+            for row in range(len(blocks)):
+                _replace(weights[row], blocks[row], blocks.shape[1] - 1, inputs, _drawn(key, row))
+            return
+        if self.task and done == self.expanded:
+            _shrink(weights, blocks)
+        if state.step % self.steps == 0 and (not self.task or self.expanded < done < self.settled):
+            self._exchange(weights, blocks, inputs, state)
+
+    def _exchange(self, weights: torch.Tensor, blocks: torch.Tensor, inputs: int, state: TrainingState) -> None:
+        key, first = random_step(state), state.step // self.steps * self.rows
+        for turn in range(self.rows):
+            row = (first + turn) % len(blocks)
+            sizes = weights[row].view(-1, BLOCK).abs().sum(1)[: blocks.shape[1] - self.spare]
+            _replace(weights[row], blocks[row], int(sizes.argmin()), inputs, _drawn(key, turn))
+
+
+def _drawn(key: int, index: int) -> int:
+    return int(random_at(key, np.array([index], np.uint32))[0])
+
+
+def _replace(weights: torch.Tensor, blocks: torch.Tensor, place: int, inputs: int, drawn: int) -> None:
+    """Put the first block from ``drawn`` on that a row has not in a place of it, with zeros."""
+    chosen = drawn % inputs
     while chosen in blocks:
         chosen = (chosen + 1) % inputs
-    blocks[given_up] = chosen
-    rows[given_up] = 0.0
+    blocks[place] = chosen
+    weights.view(-1, BLOCK)[place] = 0.0
+
+
+def _shrink(weights: torch.Tensor, blocks: torch.Tensor) -> None:
+    """Each row gives up its weakest block, whose place its last one takes."""
+    values = weights.view(*blocks.shape, BLOCK)
+    rows, weakest = torch.arange(len(blocks)), values.abs().sum(2).argmin(1)
+    given_up = blocks[rows, weakest].clone()
+    blocks[rows, weakest], values[rows, weakest] = blocks[:, -1], values[:, -1]
+    blocks[:, -1], values[:, -1] = given_up, 0.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +193,7 @@ class BlockSgd(Update):
     Attributes:
         outputs, kept, inputs: sizes; ``inputs`` are blocks.
         changed: outputs whose weights change in a step, about so many.
-        renew_steps: an output's weakest block is replaced each so many steps; 0 never.
+        renewal: of the blocks.
         rate_scale: the learning rate of the step is multiplied by this.
     """
 
@@ -131,7 +202,7 @@ class BlockSgd(Update):
     kept: int
     inputs: int
     changed: int
-    renew_steps: int
+    renewal: Renewal
     rate_scale: float
 
     def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
@@ -139,12 +210,12 @@ class BlockSgd(Update):
         gradient, x, weights, blocks = gradient.reshape(-1), x.reshape(-1, BLOCK), weights.clone(), blocks.clone()
         passes = ~(gradient.abs() <= threshold)
         scale = -self.rate_scale * state.learning_rate * gradient * passes
-        weights += (scale[:, None, None] * x[blocks.to(torch.int64)]).reshape(weights.shape)
+        moved = scale[:, None, None] * x[blocks.to(torch.int64)]
+        moved[:, self.renewal.awake(self.kept, state.step) :] = 0.0
+        weights += moved.reshape(weights.shape)
         if self.changed < self.outputs:
             threshold = followed(threshold, int(passes.sum()), self.changed)
-        if self.renew_steps and state.step % self.renew_steps == 0:
-            row = state.step // self.renew_steps % self.outputs
-            renew(weights[row], blocks[row], self.inputs, random_step(state))
+        self.renewal.follow(weights, blocks, self.inputs, state)
         return weights, blocks, threshold
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
@@ -153,7 +224,7 @@ class BlockSgd(Update):
             ("kept", self.kept),
             ("inputs", self.inputs),
             ("changed", self.changed),
-            ("renew_steps", self.renew_steps),
+            *self.renewal.fields(),
             ("rate_scale", self.rate_scale),
         )
         return KernelCall("lab_f32_blocks_sgd", (), fields, takes_state=True)

@@ -13,10 +13,9 @@ from typing import ClassVar
 import torch
 
 from lab.compiler.graph import Clamp
-from lab.compiler.operations.block_sparse import BLOCK, dense, followed, renew
+from lab.compiler.operations.block_sparse import BLOCK, Renewal, dense, followed
 from lab.compiler.operations.conv2d import ConvGeometry, Fields
 from lab.compiler.operations.copy import present
-from lab.compiler.operations.int8_training import random_step
 from lab.compiler.operations.matmul import UNBOUNDED
 from lab.compiler.program import Operation, Tensor, TrainingState, Update
 from lab.compiler.quantized import KernelCall
@@ -108,14 +107,14 @@ class BlockConv2dSgd(Update):
     Attributes:
         sparsity: sizes.
         changed: output channels whose weights change in a step, about so many.
-        renew_steps: a tap's weakest block is replaced each so many steps; 0 never.
+        renewal: of the taps' blocks.
         rate_scale: the learning rate of the step is multiplied by this.
     """
 
     kind: ClassVar[str] = "block_conv2d.sgd"
     sparsity: Sparsity
     changed: int
-    renew_steps: int
+    renewal: Renewal
     rate_scale: float
 
     def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
@@ -127,19 +126,18 @@ class BlockConv2dSgd(Update):
         whole = geometry.weight_gradient(x, gradient) * passes[:, None, None, None]
         index = blocks.to(torch.int64)[:, :, None].expand(-1, -1, BLOCK)
         kept = whole.reshape(rows, channels // BLOCK, BLOCK).gather(1, index)
+        kept[:, self.renewal.awake(self.sparsity.kept, state.step) :] = 0.0
         weights -= self.rate_scale * state.learning_rate * kept.reshape(weights.shape)
         if self.changed < outputs:
             threshold = followed(threshold, int(passes.sum()), self.changed)
-        if self.renew_steps and state.step % self.renew_steps == 0:
-            row = state.step // self.renew_steps % rows
-            renew(weights[row], blocks[row], channels // BLOCK, random_step(state))
+        self.renewal.follow(weights, blocks, channels // BLOCK, state)
         return weights, blocks, threshold
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         fields = (
             *self.sparsity.fields("sparse."),
             ("changed", self.changed),
-            ("renew_steps", self.renew_steps),
+            *self.renewal.fields(),
             ("rate_scale", self.rate_scale),
         )
         return KernelCall("lab_f32_blocks_conv2d_sgd", (), fields, takes_state=True)

@@ -24,10 +24,11 @@ from lab.compiler.operators.depthwise_conv2d import QuantizedDepthwiseConv2d
 from lab.compiler.operators.linear import QuantizedLinear
 from lab.compiler.program import Operation, Tensor, TrainingState, Update
 from lab.compiler.quantized import Affine, Constant, KernelCall
+from lab.compiler.random_numbers import RANDOM_BITS, random_at
+from lab.compiler.random_numbers import random_words as random_words
 from lab.compiler.storage import Int8Array, Storage
 
 WeightedLayer: TypeAlias = QuantizedConv2d | QuantizedDepthwiseConv2d | QuantizedLinear
-RANDOM_BITS = 24
 BIAS_LIMIT = 1 << 29
 INT32 = np.iinfo(np.int32)
 
@@ -216,22 +217,6 @@ def random_step(state: TrainingState) -> int:
     value ^= (value << 5) & 0xFFFFFFFF
     state.random = value
     return value
-
-
-def random_words(key: int, index: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-    """``lab_random_mix`` of ``firmware/runtime/lab_random.h``: the 32 bits at each index."""
-    with np.errstate(over="ignore"):
-        value = np.uint32(key) + index * np.uint32(0x85EBCA6B)
-        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-            value ^= value >> np.uint32(shift)
-            value *= np.uint32(factor)
-        value ^= value >> np.uint32(16)
-    return value
-
-
-def random_at(key: int, index: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-    """``lab_random_at`` of ``firmware/runtime/lab_random.h``: uniform in [0, 2^24)."""
-    return (random_words(key, index) & np.uint32((1 << RANDOM_BITS) - 1)).astype(np.int64)
 
 
 def rounded_update(

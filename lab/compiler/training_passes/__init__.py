@@ -16,6 +16,7 @@ from lab.compiler.training_passes.perturb import perturb
 from lab.compiler.training_passes.precision import to_int8
 from lab.compiler.training_passes.prune import prune
 from lab.compiler.training_passes.recompute import recompute
+from lab.compiler.training_passes.replay import in_groups, replay_logits
 from lab.compiler.training_passes.sparse_update import sparse_update
 
 __all__ = [
@@ -25,12 +26,14 @@ __all__ = [
     "fold_batch_norm",
     "fuse_activation",
     "immediate_update",
+    "in_groups",
     "interleave",
     "keep_output",
     "pack_masks",
     "perturb",
     "prune",
     "recompute",
+    "replay_logits",
     "sparse_update",
     "to_int8",
 ]

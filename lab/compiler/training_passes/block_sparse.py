@@ -18,6 +18,7 @@ from lab.compiler.operations.block_sparse import (
     BlockInputGradient,
     BlockLinear,
     BlockSgd,
+    Renewal,
 )
 from lab.compiler.operations.block_sparse_conv import BlockConv2d, BlockConv2dInputGradient, BlockConv2dSgd, Sparsity
 from lab.compiler.operations.conv2d import Conv2d, Conv2dInputGradient, Conv2dWeightSgd, ConvGeometry
@@ -25,6 +26,7 @@ from lab.compiler.operations.matmul import MatMul, MatMulSgd
 from lab.compiler.program import DType, Operation, Program, Step, Tensor
 from lab.errors import CompileError
 
+STAYS = Renewal()
 BLOCKS, THRESHOLD = ".blocks", ".threshold"
 """What the names of a weight's block numbers and of its gradient mask's threshold end with."""
 
@@ -34,19 +36,23 @@ class Blocks:
     """What is kept of a layer's weight, and how that trains.
 
     Attributes:
-        kept: blocks of four inputs that each output keeps, of a convolution each tap of an output's kernel; which ones
-            is drawn with ``seed``.
+        kept: blocks of four inputs that each output keeps, of a convolution each tap of an output's kernel, without a
+            spare one; which ones is drawn with ``seed``.
         changed: share of the outputs whose weights change in a step, those with the largest gradients: 1 for all. The
             threshold between them follows the training, so that the share is met in the mean.
-        renew_steps: each so many steps one output, or tap, the next in turn, gives up its weakest block for a random
-            other one; 0: the mask stays.
+        renewal: which output, or tap, gives up its weakest block for a random other one, and when.
         seed: of the first mask.
     """
 
     kept: int
     changed: float = 1.0
-    renew_steps: int = 0
+    renewal: Renewal = STAYS
     seed: int = 1
+
+    @property
+    def stored(self) -> int:
+        """Blocks that lie in memory of each row."""
+        return self.kept + self.renewal.spare
 
 
 def block_sparse(program: Program, chosen: Mapping[str, Blocks]) -> Program:
@@ -109,16 +115,17 @@ def _tensors(weight: Tensor, blocks: Blocks, number: int) -> tuple[Tensor, Tenso
             f"'{weight.name}' has {columns} inputs, of which no blocks can be kept",
             hint=f"a multiple of {BLOCK}, at most {MOST_BLOCKS * BLOCK}",
         )
-    most = there - 1 if blocks.renew_steps else there
-    if not (1 <= blocks.kept <= most and 0.0 < blocks.changed <= 1.0 and blocks.renew_steps >= 0):
+    most = there - blocks.renewal.spare - int(blocks.renewal.steps > 0)
+    if not (1 <= blocks.kept <= most and 0.0 < blocks.changed <= 1.0 and _follows(blocks.renewal)):
         raise CompileError(
             f"'{weight.name}': {blocks}",
-            hint=f"kept from 1 to {most} of its {there} blocks; changed above 0 and at most 1; renew_steps from 0",
+            hint=f"kept from 1 to {most} of its {there} blocks; changed above 0 and at most 1; steps of a renewal "
+            "from 0, of a task 0 or above those that it is expanded and settled by",
         )
     if weight.value is None:
         raise ValueError(f"'{weight.name}' has no first value")
     generator = np.random.default_rng((blocks.seed, number))
-    places = np.stack([np.sort(generator.permutation(there)[: blocks.kept]) for _ in range(rows)])
+    places = np.stack([np.sort(generator.permutation(there)[: blocks.stored]) for _ in range(rows)])
     whole = weight.value.reshape(rows, there, BLOCK)
     kept = np.ascontiguousarray(np.take_along_axis(whole, places[:, :, None], 1).reshape(rows, -1))
     first = 0.0 if blocks.changed == 1.0 else FIRST_THRESHOLD
@@ -127,6 +134,13 @@ def _tensors(weight: Tensor, blocks: Blocks, number: int) -> tuple[Tensor, Tenso
         _state(weight.name + BLOCKS, places.astype(np.uint8)),
         _state(weight.name + THRESHOLD, np.full(1, first, np.float32)),
     )
+
+
+def _follows(renewal: Renewal) -> bool:
+    """Whether a renewal can be."""
+    if renewal.task == 0:
+        return renewal.steps >= 0 and renewal.rows >= 1
+    return renewal.steps > 0 and renewal.rows >= 1 and 0 < renewal.expanded <= renewal.settled <= renewal.task
 
 
 def _state(name: str, value: np.ndarray) -> Tensor:
@@ -141,17 +155,17 @@ def _operations(forward: Step, update: Step, weight: Tensor, blocks: Blocks) -> 
     changed = max(1, round(blocks.changed * outputs))
     whole, merged = forward.operation, update.operation
     if isinstance(whole, Conv2d) and isinstance(merged, Conv2dWeightSgd):
-        sparsity = Sparsity(whole.geometry, blocks.kept)
+        sparsity = Sparsity(whole.geometry, blocks.stored)
         return {
             "forward": BlockConv2d(sparsity, whole.activation),
             "input_gradient": BlockConv2dInputGradient(sparsity),
-            "update": BlockConv2dSgd(sparsity, changed, blocks.renew_steps, merged.rate_scale),
+            "update": BlockConv2dSgd(sparsity, changed, blocks.renewal, merged.rate_scale),
         }
     if isinstance(whole, MatMul) and isinstance(merged, MatMulSgd):
-        sgd = BlockSgd(outputs, blocks.kept, columns // BLOCK, changed, blocks.renew_steps, merged.rate_scale)
+        sgd = BlockSgd(outputs, blocks.stored, columns // BLOCK, changed, blocks.renewal, merged.rate_scale)
         return {
-            "forward": BlockLinear(outputs, blocks.kept, whole.activation),
-            "input_gradient": BlockInputGradient(outputs, blocks.kept, columns),
+            "forward": BlockLinear(outputs, blocks.stored, whole.activation),
+            "input_gradient": BlockInputGradient(outputs, blocks.stored, columns),
             "update": sgd,
         }
     raise TypeError(f"{weight.name}: {whole.kind} and {merged.kind} are of no one layer")

@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from lab.compiler.model import CompiledTraining
-from lab.errors import WorkloadError
+from lab.errors import ConfigError, WorkloadError
 from lab.training import training_job
 from lab.workloads import cache as cached
 from lab.workloads.base import EVERY_CLASS, Claim, Dataset, DeviceClass, Figure, FloatArray, Prepared, Score
@@ -42,6 +42,10 @@ from lab.workloads.training.transfer import Limits, Trained, cache_key, from_ent
 
 Update: TypeAlias = Literal["sparcl", "static", "dense", "ncm"]
 Size: TypeAlias = Literal["ci", "paper"]
+Replayed: TypeAlias = Literal["er", "der"]
+Masks: TypeAlias = Literal["turns", "tasks"]
+DISTIL, REHEARSE = 0.1, 0.5
+"""Weights of stored logits and of labels in the loss: the paper's α and β for CIFAR-10."""
 LIMITS: Mapping[Size, Limits] = {"ci": Limits(loss=0.02, update=0.25), "paper": Limits(loss=0.25, update=1.0)}
 """A last bit can put a value on the other side of a ReLU's corner, or a gradient on the other side of the threshold;
 the paper's network has hundreds of times as many of both. Seen of it at a quarter of the width: 3e-6 of the way until
@@ -51,8 +55,9 @@ MIN_MASK_AGREEMENT = 0.95
 MIN_REMOVALS_ALIKE: Mapping[Size, float] = {"ci": 1.0, "paper": 0.75}
 """Share of the removed samples that the device's losses must remove, too: what is the easier of two, a last bit can
 decide where there are thousands."""
-BLOCKS, THRESHOLD = ".blocks", ".threshold"
-"""What the compiler calls the block numbers of a weight, and the threshold of its gradients."""
+BLOCKS, THRESHOLD, NEXT, LOGITS = ".blocks", ".threshold", ".next", "replay.logits"
+"""What the compiler calls the block numbers of a weight, the threshold of its gradients, its values behind the batch,
+and the logits that are stored."""
 _HERE = Path(__file__).parent
 _SOURCES = (
     *sorted(_HERE.glob("sparcl*.py")), *sorted((_HERE.parent / "networks").glob("*.py")),
@@ -71,9 +76,12 @@ class Variant:
         hidden: units of the first hidden layer; of the ResNet, channels of its first stage.
         sparsity: share of the blocks of the hidden layers' weights that is left out.
         changed: share of the outputs whose weights change in a step.
-        renew: steps from one renewal of a block to the next.
+        masks: ``turns``: each ``renew`` updates one block of a layer is another; ``tasks``: the paper's schedule.
+        renew: updates from one renewal of a block to the next.
         removal: share of a task's samples that is removed.
         buffer: samples kept for rehearsal.
+        replay: ``er``: their labels; ``der``: also the logits that the network had for them when they came (DER++).
+        batch: new samples whose gradients, and those of as many draws, make one update; a single one's make one each.
         samples, questions, classes: of each class, learnt and asked afterwards, and how many classes.
         epochs, rate: passes over a task, learning rate.
         orders: of the classes, over which accuracy is averaged on this computer: one order says little.
@@ -85,9 +93,12 @@ class Variant:
     hidden: int = 256
     sparsity: float = 0.75
     changed: float = 0.3
+    masks: Masks = "turns"
     renew: int = 20
     removal: float = 0.3
     buffer: int = 50
+    replay: Replayed = "er"
+    batch: int = 1
     samples: int = 20
     questions: int = QUESTIONS
     classes: int = 10
@@ -96,25 +107,34 @@ class Variant:
     orders: int = 8
     target: float = 0.6
 
+    @property
+    def step_rate(self) -> float:
+        """Of a step's gradient, of which a batch takes the mean."""
+        return self.rate / self.batch
+
     def rehearsal(self) -> Rehearsal:
         """How the stream is learnt."""
-        return Rehearsal(self.epochs, self.buffer, 0.0 if self.update == "dense" else self.removal)
+        removal = 0.0 if self.update == "dense" else self.removal
+        return Rehearsal(self.epochs, self.buffer, removal, SEED, self.batch, 2 if self.replay == "der" else 1)
 
 
 PAPER = Variant(
-    size="paper", hidden=64, changed=0.8, buffer=500, samples=50, questions=50, epochs=5, rate=0.001, orders=1,
-    target=0.3,
+    size="paper", hidden=64, changed=0.8, masks="tasks", buffer=500, replay="der", batch=32, samples=50, questions=50,
+    epochs=5, rate=0.03, orders=1, target=0.3,
 )  # fmt: skip
-"""Of the paper: network, data, sparsity, share of what is kept that changes, buffer, share that is removed, and 0.03 of
-a batch of 32 as 0.001 of one. Not of the paper, whose ``samples=5000,questions=1000,epochs=50`` take weeks here: how
-many samples and epochs."""
+"""Of the paper: network, data, sparsity and its schedule, share of what is kept that changes, buffer and its logits,
+batch, rate, share that is removed. Not of the paper, whose ``samples=5000,questions=1000,epochs=50`` take weeks here:
+how many samples and epochs."""
 ALLOWED: tuple[Allowed, ...] = (
     one_of("update", get_args(Update)),
     within("sparsity", 0.5, 0.95),
     within("changed", 0.05, 1),
+    one_of("masks", get_args(Masks)),
     within("renew", 1, 10_000),
     within("removal", 0, 0.9),
     within("buffer", 0, 500),
+    one_of("replay", get_args(Replayed)),
+    within("batch", 1, 128),
     within("epochs", 1, 50),
     within("rate", 1e-6, 1),
     within("orders", 1, 50),
@@ -131,9 +151,12 @@ def parse(text: str) -> Variant:
     """A variant from ``update=dense,buffer=100``; what is not named keeps the default of its size.
 
     Raises:
-        ConfigError: an unknown name or a value that is not allowed.
+        ConfigError: an unknown name or a value that is not allowed, or logits of an empty buffer.
     """
-    return read_sized("sparcl", SIZES, text)
+    chosen = read_sized("sparcl", SIZES, text)
+    if chosen.replay == "der" and chosen.buffer == 0:
+        raise ConfigError("sparcl: replay=der with buffer=0: no logits are stored", hint="a buffer, or replay=er")
+    return chosen
 
 
 def images_of(variant: Variant) -> Images:
@@ -155,9 +178,10 @@ def stream_of(variant: Variant, images: Images, order: int = 0) -> Stream:
 
 
 class SparCL:
-    """The workload. Variants: ``update=sparcl|static|dense|ncm``, ``sparsity=``, ``changed=``, ``renew=``,
-    ``removal=``, ``buffer=``, ``hidden=``, ``samples=``, ``questions=``, ``classes=``, ``epochs=``, ``rate=``,
-    ``orders=``, ``target=``, separated by commas; ``size=paper`` has defaults of its own, :data:`PAPER`.
+    """The workload. Variants: ``update=sparcl|static|dense|ncm``, ``sparsity=``, ``changed=``, ``masks=turns|tasks``,
+    ``renew=``, ``removal=``, ``buffer=``, ``replay=er|der``, ``batch=``, ``hidden=``, ``samples=``, ``questions=``,
+    ``classes=``, ``epochs=``, ``rate=``, ``orders=``, ``target=``, separated by commas; ``size=paper`` has defaults of
+    its own, :data:`PAPER`.
     """
 
     id: str = "sparcl"
@@ -167,7 +191,7 @@ class SparCL:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = ("update=dense", "update=static", "update=ncm")
     claims: tuple[Claim, ...] = CLAIMS
-    missing: str = "the paper's whole schedule, in batches of 32; logits of the buffer (DER++)"
+    missing: str = "batch norm over a batch of 32 images, in whose place size=paper has group norm of one"
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Compile, and learn the stream on this computer, or read all of it from the cache.
@@ -187,7 +211,7 @@ class SparCL:
             Dataset(images.source, images.digest, len(trained.answers),
                     "Two classes at a time; all are asked at the end."),
             {name: str(value) for name, value in asdict(chosen).items()},
-            precision="float32", epochs=1, rate=chosen.rate, seed=SEED, target_accuracy=chosen.target,
+            precision="float32", epochs=1, rate=chosen.step_rate, seed=SEED, target_accuracy=chosen.target,
             figures=_figures(trained.training, document), must_learn=chosen.size == "ci" and chosen.update != "ncm",
             limits=LIMITS[chosen.size],
         )  # fmt: skip
@@ -208,10 +232,10 @@ class Decisions:
     trained: Trained
 
     def check(self, losses: FloatArray, variables: Mapping[str, bytes]) -> list[Score]:
-        """Judge which samples the device's losses remove, and which blocks it keeps.
+        """Judge which samples the device's losses remove, which logits it stored, and which blocks it keeps.
 
         Raises:
-            WorkloadError: others than were left out of its steps, or than PyTorch keeps.
+            WorkloadError: others than were left out of its steps, or than PyTorch's.
         """
         if self.variant.update == "ncm":
             return []
@@ -223,6 +247,23 @@ class Decisions:
                 hint="its losses are ordered otherwise than PyTorch's: compare them in the run's records",
             )
         found = self.trained.training.to_torch(variables)
+        return [*self._check_logits(found), *self._check_blocks(found)]
+
+    def _check_logits(self, found: Mapping[str, FloatArray]) -> list[Score]:
+        """Judge what the device stored of its own answers."""
+        if LOGITS not in found:
+            return []
+        theirs = self.trained.variables[LOGITS]
+        error = float(np.linalg.norm(found[LOGITS] - theirs) / np.linalg.norm(theirs))
+        limit = LIMITS[self.variant.size].update
+        if not error <= limit:
+            raise WorkloadError(
+                f"the logits that the device stored are off PyTorch's by {error:.2g} of their size; at most {limit} is "
+                "allowed"
+            )
+        return [Score("logits_error", error, 0.0)]
+
+    def _check_blocks(self, found: Mapping[str, FloatArray]) -> list[Score]:
         blocks = {name: one for name, one in self.trained.variables.items() if name.endswith(BLOCKS)}
         if not blocks:
             return []
@@ -241,10 +282,10 @@ def _shared(ours: FloatArray, theirs: FloatArray) -> float:
 
 
 def _weights_alone(trained: Trained) -> Trained:
-    """Without block numbers and thresholds, whose sizes say nothing of a distance between weights."""
+    """Without what else is changed, whose sizes say nothing of a distance between weights."""
 
     def weights(found: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        return {name: one for name, one in found.items() if not name.endswith((BLOCKS, THRESHOLD))}
+        return {name: one for name, one in found.items() if not name.endswith((BLOCKS, THRESHOLD, NEXT, LOGITS))}
 
     return replace(trained, variables=weights(trained.variables), initial=weights(trained.initial))
 
@@ -256,8 +297,9 @@ def _in_order(prepared: Prepared, decisions: Decisions, order: list[int]) -> Pre
         raise ValueError("a continual learner trains")
     samples, labels, epochs = packed(stream.samples, stream.labels, len(order))
     job = training_job(
-        samples, labels.astype(np.int32), epochs=epochs, learning_rate=decisions.variant.rate, seed=SEED, order=order
-    )
+        samples, labels.astype(np.int32), epochs=epochs, learning_rate=decisions.variant.step_rate, seed=SEED,
+        order=order,
+    )  # fmt: skip
     inner = plan.check
 
     def check(losses: FloatArray, variables: Mapping[str, bytes]) -> list[Score]:
@@ -267,22 +309,19 @@ def _in_order(prepared: Prepared, decisions: Decisions, order: list[int]) -> Pre
 
 
 def _produce(variant: Variant, images: Images) -> cached.Entry:
-    from lab.compiler.operations.block_sparse import BLOCK
-    from lab.compiler.training_passes.block_sparse import Blocks
+    from lab.compiler.operations.replay import Replay
     from lab.workloads.continual import sparcl_host as host
-    from lab.workloads.continual.sparcl_networks import sparse_layers
+    from lab.workloads.continual.sparcl_masks import blocks_of
 
     if variant.update == "ncm":
         learnt = host.average(stream_of(variant, images), variant.samples)
     else:
-        renew = variant.renew if variant.update == "sparcl" else 0
-        blocks = {
-            name: Blocks(max(1, round((1 - variant.sparsity) * inputs / BLOCK)), variant.changed, renew, SEED)
-            for name, inputs in sparse_layers(variant.size, variant.hidden).items()
-        }
-        chosen = {} if variant.update == "dense" else blocks
+        plan = variant.rehearsal()
+        replay = Replay(variant.buffer, variant.batch, DISTIL, REHEARSE, SEED) if variant.replay == "der" else None
+        blocks = {} if variant.update == "dense" else blocks_of(variant, plan)
         streams = [stream_of(variant, images, order) for order in range(variant.orders)]
-        learnt = host.learn(variant.size, variant.hidden, chosen, streams, variant.rehearsal(), variant.rate)
+        recipe = host.Recipe(variant.size, variant.hidden, blocks, plan, variant.step_rate, replay)
+        learnt = host.learn(recipe, streams)
     return to_entry(
         learnt.trained,
         {"order": learnt.order, "step_macs": learnt.step_macs, "orders": learnt.orders,

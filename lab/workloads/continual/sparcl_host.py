@@ -19,10 +19,11 @@ from torch.nn import functional
 from lab import progress
 from lab.compiler.host import HostTraining
 from lab.compiler.operations.block_sparse import BLOCK, GROWTH, LEAST_THRESHOLD
-from lab.compiler.operations.int8_training import random_at, random_step
+from lab.compiler.operations.replay import Replay
 from lab.compiler.program import Program, TrainingState
 from lab.compiler.training import TrainingModel
 from lab.compiler.training_passes.block_sparse import BLOCKS, THRESHOLD, Blocks
+from lab.compiler.training_passes.replay import LOGITS, NEXT
 from lab.workloads.base import FloatArray, Int8Array
 from lab.workloads.continual.sparcl_networks import MEANS, Size, class_means, compiled, network
 from lab.workloads.continual.sparcl_stream import SEED, Rehearsal, Stream, rounds, walk
@@ -62,22 +63,48 @@ def to_torch(samples: FloatArray) -> torch.Tensor:
 # ---- the same steps in PyTorch ------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What is compiled, and how it learns.
+
+    Attributes:
+        size, hidden: which network.
+        blocks: what its weights keep.
+        plan: of the stream.
+        step_rate: learning rate of a step's gradient.
+        replay: logits that are stored and rehearsed; None for labels alone.
+    """
+
+    size: Size
+    hidden: int
+    blocks: Mapping[str, Blocks]
+    plan: Rehearsal
+    step_rate: float
+    replay: Replay | None = None
+
+    @property
+    def group(self) -> int:
+        """Steps whose gradients add up: single samples change the network one by one."""
+        return self.plan.turns.group if self.plan.batch > 1 else 1
+
+
 class Masked:
     """SparCL's steps by autograd over dense weights.
 
     Args:
         start: the network, with the values it is compiled with; changed.
-        blocks: what its weights keep.
+        recipe: how it learns.
         program: the same network compiled, of which the first block numbers are taken, and in which order weights are
             updated: random numbers are drawn in it.
-        rate: learning rate.
     """
 
-    def __init__(self, start: nn.Module, blocks: Mapping[str, Blocks], program: Program, rate: float) -> None:
-        self.network = start
-        self._blocks = blocks
-        self._optimizer = torch.optim.SGD(start.parameters(), lr=rate)
-        self._state = TrainingState(rate, 0, SEED)
+    def __init__(self, start: nn.Module, recipe: Recipe, program: Program) -> None:
+        self.network, self._recipe = start, recipe
+        self._blocks = blocks = recipe.blocks
+        self._optimizer = torch.optim.SGD(start.parameters(), lr=recipe.step_rate)
+        self._optimizer.zero_grad()
+        self._state = TrainingState(recipe.step_rate, 0, SEED)
+        self._kept = torch.zeros(recipe.plan.buffer, digits.CLASSES)
         first = program.initial_memory()
         self.places = {name: first[name + BLOCKS].to(torch.int64).clone() for name in blocks}
         self._thresholds = {name: np.float32(float(first[name + THRESHOLD])) for name in blocks}
@@ -102,29 +129,45 @@ class Masked:
         return hook
 
     def _mask(self, name: str) -> None:
-        """1 where a weight is kept."""
-        places, shape = self.places[name], self.network.get_parameter(name).shape
-        kept = torch.zeros(len(places), shape[1] // BLOCK).scatter(1, places, 1.0)
-        self._masks[name] = _from_rows(kept.repeat_interleave(BLOCK, 1), shape)
+        """1 where a weight is kept, and awake in the next step."""
+        shape, kept = self.network.get_parameter(name).shape, self.places[name].shape[1]
+        places = self.places[name][:, : self._blocks[name].renewal.awake(kept, self._state.step + 1)]
+        awake = torch.zeros(len(places), shape[1] // BLOCK).scatter(1, places, 1.0)
+        self._masks[name] = _from_rows(awake.repeat_interleave(BLOCK, 1), shape)
 
     def step(self, sample: FloatArray, label: int) -> float:
-        """Learn one sample; its loss before."""
+        """Learn one sample; its cross entropy before."""
         self._state.step += 1
-        self._optimizer.zero_grad()
-        loss = functional.cross_entropy(self.network(to_torch(sample[None])), torch.tensor([label]))
-        loss.backward()  # type: ignore[no-untyped-call]
-        passed = {name: self._mask_gradient(name) for name in self._blocks}
-        self._optimizer.step()
+        logits = self.network(to_torch(sample[None]))
+        entropy = functional.cross_entropy(logits, torch.tensor([label]))
+        names, parameters = zip(*self.network.named_parameters(), strict=True)
+        found = torch.autograd.grad(self._loss(logits, entropy), parameters)
+        gradients = dict(zip(names, found, strict=True))
+        passed = {name: self._mask_gradient(name, gradients[name]) for name in self._blocks}
+        for name, parameter in self.network.named_parameters():
+            parameter.grad = gradients[name] if parameter.grad is None else parameter.grad + gradients[name]
+        if self._state.step % self._recipe.group == 0:
+            self._optimizer.step()
+            self._optimizer.zero_grad()
         for name in self._turns:
             self._follow(name, passed[name])
             self._renew(name)
-        return float(loss.detach())
+        return float(entropy.detach())
 
-    def _mask_gradient(self, name: str) -> int:
+    def _loss(self, logits: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
+        """The step's part of the loss of Buzzega et al. 2020, equation 6 (DER++); keeps logits of what is new."""
+        replay, turns, step = self._recipe.replay, self._recipe.plan.turns, self._state.step
+        if replay is None:
+            return entropy
+        draw, slot = turns.draw_of(step), turns.slot(step)
+        if draw == 0 and slot < len(self._kept):
+            self._kept[slot] = logits[0].detach()
+        if draw == 1:
+            return replay.distil * functional.mse_loss(logits[0], self._kept[slot])
+        return replay.rehearse * entropy if draw else entropy
+
+    def _mask_gradient(self, name: str, gradient: torch.Tensor) -> int:
         """Leave of a weight's gradient what its masks let through; yields how many outputs change."""
-        gradient = self.network.get_parameter(name).grad
-        if gradient is None:
-            raise ValueError(f"'{name}' has no gradient")
         changed = self._sizes[name] > float(self._thresholds[name])
         gradient *= self._masks[name] * changed.reshape(-1, *[1] * (gradient.dim() - 1))
         return int(changed.sum())
@@ -139,24 +182,23 @@ class Masked:
             self._thresholds[name] = threshold / GROWTH
 
     def _renew(self, name: str) -> None:
-        every, places = self._blocks[name].renew_steps, self.places[name]
-        if every == 0 or self._state.step % every:
+        renewal, step = self._blocks[name].renewal, self._state.step
+        if not renewal.moves(step):
             return
-        weight = self.network.get_parameter(name)
+        weight, places = self.network.get_parameter(name), self.places[name]
         rows = _to_rows(weight.data).clone().view(len(places), -1, BLOCK)
-        row = self._state.step // every % len(places)
-        sizes = rows[row].abs().sum(1)[places[row]]
-        new = int(random_at(random_step(self._state), np.zeros(1, np.uint32))[0]) % rows.shape[1]
-        while new in places[row]:
-            new = (new + 1) % rows.shape[1]
-        slot = int(sizes.argmin())
-        rows[row, places[row, slot]] = 0.0
-        places[row, slot] = new
+        index = places[:, :, None].expand(-1, -1, BLOCK)
+        kept = rows.gather(1, index).reshape(len(places), -1)
+        renewal.follow(kept, places, rows.shape[1], self._state)
+        index = places[:, :, None].expand(-1, -1, BLOCK)
+        rows = torch.zeros_like(rows).scatter(1, index, kept.view(len(places), -1, BLOCK))
         weight.data.copy_(_from_rows(rows.reshape(len(places), -1), weight.shape))
         self._mask(name)
 
     def values(self) -> dict[str, FloatArray]:
-        """What the device has: parameters, of weights with blocks what is kept, block numbers, and thresholds."""
+        """What the device has behind a whole batch: parameters, of weights with blocks what is kept, block numbers,
+        thresholds, and what is stored to be rehearsed.
+        """
         found: dict[str, FloatArray] = {}
         for name, parameter in self.network.named_parameters():
             value = parameter.detach()
@@ -168,6 +210,10 @@ class Masked:
         for name, places in self.places.items():
             found[name + BLOCKS] = places.numpy().astype(np.float32)
             found[name + THRESHOLD] = np.full(1, self._thresholds[name], np.float32)
+        if self._recipe.group > 1:
+            found |= {name + NEXT: found[name].copy() for name, _ in self.network.named_parameters()}
+        if self._recipe.replay is not None:
+            found[LOGITS] = self._kept.numpy().copy()
         return found
 
     def accuracy(self, stream: Stream) -> float:
@@ -194,30 +240,27 @@ def _from_rows(rows: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 # ---- what is learnt -----------------------------------------------------------------------------------------------
 
 
-def learn(
-    size: Size, hidden: int, blocks: Mapping[str, Blocks], streams: Sequence[Stream], plan: Rehearsal, rate: float
-) -> Learnt:
+def learn(recipe: Recipe, streams: Sequence[Stream]) -> Learnt:
     """Learn the first stream in PyTorch and by the C, and the others, which have other orders, by the C alone.
 
     Args:
-        size, hidden: which network.
-        blocks: what its weights keep.
-        streams, plan, rate: what is learnt, and how.
+        recipe: how they are learnt.
+        streams: what is learnt.
     """
     stream = streams[0]
-    made = compiled(size, hidden, blocks)
+    made = compiled(recipe.size, recipe.hidden, recipe.blocks, recipe.replay, recipe.group)
     with seeded(SEED), progress.step("sparcl: learning in PyTorch", quiet_below_s=2.0):
-        masked = Masked(network(size, hidden, blocks), blocks, made.program, rate)
+        masked = Masked(network(recipe.size, recipe.hidden, recipe.blocks), recipe, made.program)
         initial, losses = masked.values(), []
 
         def step(sample: int) -> float:
             losses.append(masked.step(stream.samples[sample], int(stream.labels[sample])))
             return losses[-1]
 
-        order = walk(stream, plan, step)
+        order = walk(stream, recipe.plan, step)
     with progress.step(f"sparcl: {len(streams)} orders on the host", quiet_below_s=2.0), TemporaryDirectory() as at:
         host = HostTraining(made.compiled, Path(at))
-        runs = [_by_host(host, one, plan, rate) for one in streams]
+        runs = [_by_host(host, one, recipe.plan, recipe.step_rate) for one in streams]
     return _learnt(made, stream, _InPyTorch(order, losses, initial, masked.values(), masked.accuracy(stream)), runs)
 
 

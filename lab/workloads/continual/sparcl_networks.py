@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from lab.compiler.operations.block_sparse import BLOCK
 from lab.compiler.operations.optimizer import Sgd
+from lab.compiler.operations.replay import Replay
 from lab.compiler.training import TrainingModel, compile_training
 from lab.compiler.training_passes.block_sparse import Blocks
 from lab.compiler.training_passes.observe import ClassMeans
@@ -65,13 +66,13 @@ def _made(size: Size, hidden: int) -> nn.Module:
     return perceptron(hidden) if size == "ci" else residual(hidden)
 
 
-def sparse_layers(size: Size, hidden: int) -> dict[str, int]:
-    """Weights of which blocks are kept, and the inputs that these are of: all but those of the last layer and of the
-    images' three colours.
+def sparse_layers(size: Size, hidden: int) -> dict[str, tuple[int, int]]:
+    """Weights of which blocks are kept, their rows and the inputs that blocks are of: all but those of the last layer
+    and of the images' three colours. Of a convolution each tap of each output is a row.
     """
-    layers = [(name, part) for name, part in _made(size, hidden).named_modules() if isinstance(part, LAYERS)]
-    inputs = {f"{name}.weight": part.weight.shape[1] for name, part in layers[:-1]}
-    return {name: count for name, count in inputs.items() if count % BLOCK == 0}
+    layers = [(name, part.weight) for name, part in _made(size, hidden).named_modules() if isinstance(part, LAYERS)]
+    shapes = {f"{name}.weight": (one.numel() // one.shape[1], one.shape[1]) for name, one in layers[:-1]}
+    return {name: shape for name, shape in shapes.items() if shape[1] % BLOCK == 0}
 
 
 LAYERS = (nn.Linear, nn.Conv2d)
@@ -94,11 +95,19 @@ def network(size: Size, hidden: int, blocks: Mapping[str, Blocks]) -> nn.Module:
     return made
 
 
-def compiled(size: Size, hidden: int, blocks: Mapping[str, Blocks]) -> TrainingModel:
-    """The program of a network that trains as a whole, dense but for ``blocks``."""
+def compiled(
+    size: Size, hidden: int, blocks: Mapping[str, Blocks], replay: Replay | None = None, group: int = 1
+) -> TrainingModel:
+    """The program of a network that trains as a whole, dense but for ``blocks``.
+
+    Args:
+        size, hidden, blocks: as of :func:`network`.
+        replay: logits that the device stores and rehearses.
+        group: steps whose gradients add up.
+    """
     return compile_training(
         network(size, hidden, blocks), torch.zeros(1, *SHAPES[size]), loss=functional.cross_entropy,
-        train=lambda name, one: True, optimizer=Sgd(), name="sparcl", blocks=blocks,
+        train=lambda name, one: True, optimizer=Sgd(), name="sparcl", blocks=blocks, replay=replay, group=group,
     )  # fmt: skip
 
 

@@ -7,12 +7,13 @@ PyTorch, of the C on this computer or of a device it yields the order that these
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from lab.compiler.replay import Turns
 from lab.errors import ConfigError
 from lab.workloads.data import cifar10, digits
 
@@ -55,15 +56,50 @@ class Rehearsal:
 
     Attributes:
         epochs: passes over a task's samples.
-        buffer: samples that are kept of all that came (reservoir sampling); one of them follows each new one. 0: none.
-        removal: share of a task's samples that is removed, the easiest, in equal parts after each of its first epochs.
+        buffer: samples that are kept of all that came (reservoir sampling); some of them follow each new one. 0: none.
+        removal: share of a task's samples that is removed, the easiest, in equal parts at each tenth of its first
+            epochs.
         seed: of the orders and the buffer.
+        batch: new samples that come together, in whole batches: the rest of an epoch is left out.
+        draws: how many of the buffer follow each new one.
     """
 
     epochs: int
     buffer: int
     removal: float
     seed: int = SEED
+    batch: int = 1
+    draws: int = 1
+
+    @property
+    def turns(self) -> Turns:
+        """What each step does."""
+        return Turns(self.buffer, self.batch, self.draws, self.seed)
+
+    @property
+    def removals(self) -> list[int]:
+        """Epochs, counted from 1, after which samples are removed: 5, 10, 15 and 20 of the paper's 50."""
+        every = max(1, round(self.epochs / 10))
+        return list(range(every, math.ceil(REMOVING * self.epochs) + 1, every))
+
+    def left(self, samples: int, epoch: int) -> int:
+        """How many of a task's samples are left after so many epochs."""
+        points = self.removals
+        return samples - round(samples * self.removal * sum(one <= epoch for one in points) / len(points))
+
+    def task_steps(self, samples: int) -> int:
+        """Steps of a task of so many samples.
+
+        Raises:
+            ConfigError: fewer samples than a batch are left at its end.
+        """
+        if self.left(samples, self.epochs) < self.batch:
+            raise ConfigError(
+                f"sparcl: batch={self.batch}; of a task's {samples} samples {self.left(samples, self.epochs)} are left "
+                "at its end",
+                hint="a smaller batch=, more samples=, or less removal=",
+            )
+        return self.turns.group * sum(self.left(samples, one) // self.batch for one in range(self.epochs))
 
 
 @dataclass(frozen=True)
@@ -165,29 +201,23 @@ def load(samples: int, classes: int, order: int = 0) -> Stream:
     return draw(digit_images(), samples, classes, QUESTIONS, order)
 
 
-class _Reservoir:
-    """Uniform samples of all that was offered (Vitter 1985, algorithm R)."""
+class Hardness:
+    """Mean loss of each sample over the times that it came as a new one."""
 
-    def __init__(self, size: int, generator: np.random.Generator) -> None:
-        self._size, self._generator = size, generator
-        self._kept: list[int] = []
-        self._seen = 0
+    def __init__(self) -> None:
+        self._losses: dict[int, list[float]] = {}
 
-    def offer(self, sample: int) -> None:
-        self._seen += 1
-        if len(self._kept) < self._size:
-            self._kept.append(sample)
-        elif (place := int(self._generator.integers(self._seen))) < self._size:
-            self._kept[place] = sample
+    def add(self, sample: int, loss: float) -> None:
+        """Count a loss before a step."""
+        self._losses.setdefault(sample, []).append(loss)
 
-    def drawn(self) -> list[int]:
-        """One sample, or none of an empty buffer."""
-        return [self._kept[int(self._generator.integers(len(self._kept)))]] if self._kept else []
+    def easiest(self, left: list[int], count: int) -> set[int]:
+        """So many of the samples that are left, those of the smallest mean; one that never came is the hardest."""
+        return set(sorted(left, key=self._mean)[:count])
 
-
-def easiest(left: list[int], losses: Mapping[int, float], count: int) -> set[int]:
-    """So many of the samples that are left, those of the smallest losses."""
-    return set(sorted(left, key=losses.__getitem__)[:count])
+    def _mean(self, sample: int) -> float:
+        losses = self._losses.get(sample)
+        return float(np.mean(losses)) if losses else math.inf
 
 
 def walk(
@@ -199,9 +229,10 @@ def walk(
 ) -> list[int]:
     """Learn the stream; the sample of each step.
 
-    Dynamic data removal: the samples of a task whose losses were the smallest in sum are left out of its later epochs.
-    The paper counts misclassifications; a loss is what a device reports anyway, and orders samples that were never
-    misclassified as well.
+    Each batch of new samples is offered to the buffer, in every epoch, and then followed by as many draws from it as
+    ``plan.draws`` says. Dynamic data removal: the samples of a task whose losses were the smallest in the mean are left
+    out of its later epochs. The paper counts misclassifications; a loss is what a device reports anyway, and orders
+    samples that were never misclassified as well.
 
     Args:
         stream, plan: what is learnt, and how.
@@ -209,30 +240,34 @@ def walk(
         after_task: told each task that has ended.
         removed: told the samples that were left, and which of them are removed.
     """
-    generator = np.random.default_rng(plan.seed)
-    buffer = _Reservoir(plan.buffer, generator)
-    removals = math.ceil(REMOVING * plan.epochs)
+    generator, turns = np.random.default_rng(plan.seed), plan.turns
+    slots = [-1] * plan.buffer
     order: list[int] = []
 
     def take(sample: int) -> float:
         order.append(sample)
         return learn(sample)
 
+    def group(batch: list[int], hardness: Hardness) -> None:
+        for sample in batch:
+            slot = turns.slot(len(order) + 1)
+            hardness.add(sample, take(sample))
+            if slot < plan.buffer:
+                slots[slot] = sample
+        for _ in range(turns.turns * len(batch)):
+            take(slots[turns.slot(len(order) + 1)])
+
     for number, task in enumerate(stream.tasks):
-        losses = dict.fromkeys(map(int, task), 0.0)
-        left = list(losses)
-        for epoch in range(plan.epochs):
-            for sample in map(int, generator.permutation(left)):
-                losses[sample] += take(sample)
-                if epoch == 0:
-                    buffer.offer(sample)
-                for kept in buffer.drawn():
-                    take(kept)
-            if epoch < removals:
-                count = round(len(task) * plan.removal * (epoch + 1) / removals) + len(left) - len(task)
-                easy = easiest(left, losses, count)
+        plan.task_steps(len(task))
+        hardness, left = Hardness(), [int(one) for one in task]
+        for epoch in range(1, plan.epochs + 1):
+            shuffled = [int(one) for one in generator.permutation(left)]
+            for first in range(0, len(left) - plan.batch + 1, plan.batch):
+                group(shuffled[first : first + plan.batch], hardness)
+            if epoch in plan.removals:
+                easy = hardness.easiest(left, len(left) - plan.left(len(task), epoch))
                 removed(left, easy)
-                left = [one for one in sorted(left) if one not in easy]
+                left = [one for one in left if one not in easy]
         after_task(number)
     return order
 
@@ -246,21 +281,20 @@ def removals_alike(stream: Stream, plan: Rehearsal, theirs: Iterable[float], our
         ours: as many.
     """
     pairs = iter(zip(theirs, ours, strict=True))
-    sums: dict[int, float] = {}
+    hardness, turns = Hardness(), plan.turns
     steps = alike = all_removed = 0
 
     def learn(sample: int) -> float:
         nonlocal steps
         their, our = next(pairs)
-        # With a buffer every other step rehearses, and no rehearsal counts.
-        if not plan.buffer or steps % 2 == 0:
-            sums[sample] = sums.get(sample, 0.0) + float(our)
         steps += 1
+        if turns.draw_of(steps) == 0:
+            hardness.add(sample, float(our))
         return float(their)
 
     def removed(left: list[int], easy: set[int]) -> None:
         nonlocal alike, all_removed
-        alike += len(easy & easiest(left, sums, len(easy)))
+        alike += len(easy & hardness.easiest(left, len(easy)))
         all_removed += len(easy)
 
     walk(stream, plan, learn, removed=removed)
