@@ -17,27 +17,33 @@ take``), and processes that use it so exclude each other.
 from __future__ import annotations
 
 import getpass
-import json
 import os
-import re
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lab.durable import replace_file
 from lab.errors import LeaseLost, StoreError
-from lab.filelock import try_lock, wait_for_lock
+from lab.filelock import try_lock
 from lab.interrupt import interrupt_main, interruptible
 from lab.inventory import Device
+from lab.lease_records import (
+    Holder,
+    file_name,
+    guarded,
+    is_held,
+    open_file,
+    open_lock,
+    read_record,
+    write_record,
+)
 from lab.paths import state_dir
-from lab.waiting_line import Place, Priority, Waiter, WaitingLine
+from lab.waiting_line import PRIORITIES, Place, Priority, Waiter, WaitingLine
 
 if TYPE_CHECKING:
     from lab.labgrid.lease import PlaceLease
@@ -49,44 +55,6 @@ BORROWED = "LAB_LEASE"
 _POLL_S = 0.02
 _LONGEST_POLL_S = 0.5
 _WATCH_S = 1.0
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds, or last held, a device.
-
-    Attributes:
-        device: name in the bench file.
-        holder: ``user@host``.
-        pid: process id on that host.
-        purpose: what for, in the holder's words.
-        since: seconds since the epoch.
-        deadline: when an unrenewed lease may be taken over: seconds of this computer's monotonic clock, which all its
-            processes read alike. The wall clock may be set while a lease is held.
-        token: fencing token; strictly rises from lease to lease of a device, also where records were lost: it is
-            never less than the time, in milliseconds since the epoch.
-        generation: number of the lock file, rises when a hung holder is passed over.
-        priority: with which it was taken.
-        kicked: who took the device away last, and why; empty while nobody did.
-        kicked_token: from which lease.
-    """
-
-    device: str
-    holder: str
-    pid: int
-    purpose: str
-    since: float
-    deadline: float
-    token: int
-    generation: int = 0
-    priority: Priority = "normal"
-    kicked: str = ""
-    kicked_token: int = 0
-
-    def describe(self) -> str:
-        """``user@host (pid 12) for 'nightly' since 2026-01-31 12:00:00 UTC``."""
-        since = datetime.fromtimestamp(self.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        return f"{self.holder} (pid {self.pid}) for '{self.purpose}' since {since}"
 
 
 class Lease:
@@ -120,8 +88,8 @@ class Lease:
         """
         if self._stopped.is_set():
             raise LeaseLost(f"the lease of '{self.record.device}' has been released")
-        with _guarded(self._folder, self.record.device):
-            newest = _read(self._folder, self.record.device)
+        with guarded(self._folder, self.record.device):
+            newest = read_record(self._folder, self.record.device)
         if newest is None or newest.token != self.record.token:
             raise self._lost(newest)
 
@@ -131,12 +99,35 @@ class Lease:
         Raises:
             LeaseLost: somebody else holds the device now.
         """
-        with _guarded(self._folder, self.record.device):
-            newest = _read(self._folder, self.record.device)
+        with guarded(self._folder, self.record.device):
+            newest = read_record(self._folder, self.record.device)
             if newest is None or newest.token != self.record.token:
                 raise self._lost(newest)
             self.record = replace(newest, token=max(token, newest.token))
-            _write(self._folder, self.record)
+            write_record(self._folder, self.record)
+
+    def outranked(self) -> bool:
+        """Whether somebody of a higher priority waits here for this device."""
+        rank = PRIORITIES.index(self.record.priority)
+        if rank == 0:
+            return False
+        line = WaitingLine(self._folder / "line")
+        with line.guarded():
+            return line.first(self.record.device, None, PRIORITIES[rank - 1]) is not None
+
+    def step_aside(self, wait_s: float) -> Lease:
+        """Let those of a higher priority go first: free the device, and take it before all others of this priority.
+
+        Raises:
+            LeaseLost, StoreError: as :func:`lease`.
+        """
+        one = self.record
+        waiter = Waiter((one.device,), one.holder, one.pid, one.purpose, time.time(), one.priority)
+        with _written(self._folder):
+            taking = _Taking(self._folder, waiter, self._ttl_s)
+            taking.stand_first()
+            self.release()
+            return taking.wait(wait_s)
 
     def release(self) -> None:
         """Free the device; safe to call twice."""
@@ -166,11 +157,11 @@ class Lease:
                     renewed = time.monotonic()
 
     def _beat(self, *, renew: bool) -> bool:
-        with _guarded(self._folder, self.record.device):
-            newest = _read(self._folder, self.record.device)
+        with guarded(self._folder, self.record.device):
+            newest = read_record(self._folder, self.record.device)
             mine = newest is not None and newest.token == self.record.token
             if newest is not None and mine and renew and not self._borrowed:
-                _write(self._folder, replace(newest, deadline=time.monotonic() + self._ttl_s))
+                write_record(self._folder, replace(newest, deadline=time.monotonic() + self._ttl_s))
         if not mine and not self._stopped.is_set():
             interrupt_main(self._lost(newest))
         return mine
@@ -221,12 +212,18 @@ def lease(
     place = folder or leases_dir()
     devices = (device,) if isinstance(device, str) else tuple(device)
     waiter = Waiter(devices, myself(), os.getpid(), purpose, time.time(), priority)
-    try:
+    with _written(place):
         place.mkdir(parents=True, exist_ok=True)
         return _Taking(place, waiter, ttl_s).wait(wait_s)
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise StoreError(
-            f"{place}: leases cannot be written: {error.strerror or error}",
+            f"{folder}: leases cannot be written: {error.strerror or error}",
             hint="set LAB_STATE to a folder that all users of this bench can write",
         ) from error
 
@@ -282,9 +279,9 @@ def holder(device: str, *, folder: Path | None = None) -> Holder | None:
     if not place.is_dir():
         return None
     # Trying the lock holds it for an instant; the guard keeps that from looking like a holder to somebody else.
-    with _guarded(place, device):
-        record = _read(place, device)
-        return record if record is not None and _is_held(place, record) else None
+    with guarded(place, device):
+        record = read_record(place, device)
+        return record if record is not None and is_held(place, record) else None
 
 
 def waiting(*, folder: Path | None = None) -> list[Waiter]:
@@ -307,13 +304,13 @@ def kick(device: str, reason: str, *, folder: Path | None = None) -> Holder | No
     place = folder or leases_dir()
     if not place.is_dir():
         return None
-    with _guarded(place, device):
-        record = _read(place, device)
-        if record is None or not _is_held(place, record):
+    with guarded(place, device):
+        record = read_record(place, device)
+        if record is None or not is_held(place, record):
             return None
         by = f"{myself()} (pid {os.getpid()}): {reason}"
         free = replace(record, token=record.token + 1, generation=record.generation + 1, deadline=0.0)
-        _write(place, replace(free, kicked=by, kicked_token=record.token))
+        write_record(place, replace(free, kicked=by, kicked_token=record.token))
     return record
 
 
@@ -342,6 +339,11 @@ class _Taking:
             if self._place is not None:
                 self._place.leave()
 
+    def stand_first(self) -> None:
+        """Stand in the line, before all others of this priority."""
+        with self._line.guarded():
+            self._place = self._line.join(self._waiter, first=True)
+
     def _take(self) -> Lease | None:
         with self._line.guarded():
             for device in self._waiter.devices:
@@ -366,14 +368,14 @@ class _Taking:
             token = borrowed_token(device)
             if token is None:
                 continue
-            with _guarded(self._folder, device):
-                record = _read(self._folder, device)
-                if record is None or record.token != token or not _is_held(self._folder, record):
+            with guarded(self._folder, device):
+                record = read_record(self._folder, device)
+                if record is None or record.token != token or not is_held(self._folder, record):
                     raise LeaseLost(
                         f"{BORROWED} names device '{device}' with token {token}, which is no longer held",
                         hint=f"take it again with `lab lease take`, or unset {BORROWED}",
                     )
-            descriptor = _open(self._folder / f"{_file_name(device)}.borrowed.lock")
+            descriptor = open_file(self._folder / f"{file_name(device)}.borrowed.lock")
             if try_lock(descriptor):
                 return Lease(self._folder, record, descriptor, self._ttl_s, borrowed=True)
             os.close(descriptor)
@@ -407,16 +409,16 @@ def borrowed_token(device: str) -> int | None:
 
 
 def _try_take(folder: Path, device: str, waiter: Waiter, ttl_s: float) -> Lease | None:
-    with _guarded(folder, device):
-        last = _read(folder, device)
+    with guarded(folder, device):
+        last = read_record(folder, device)
         generation = last.generation if last else 0
-        descriptor = _open_lock(folder, device, generation)
+        descriptor = open_lock(folder, device, generation)
         if not try_lock(descriptor):
             os.close(descriptor)
             if last is None or time.monotonic() < last.deadline:
                 return None
             generation += 1
-            descriptor = _open_lock(folder, device, generation)
+            descriptor = open_lock(folder, device, generation)
             if not try_lock(descriptor):
                 os.close(descriptor)
                 return None
@@ -436,63 +438,13 @@ def _try_take(folder: Path, device: str, waiter: Waiter, ttl_s: float) -> Lease 
             kicked_token=last.kicked_token if last else 0,
         )
         try:
-            _write(folder, record)
+            write_record(folder, record)
         except OSError:
             os.close(descriptor)
             raise
     return Lease(folder, record, descriptor, ttl_s)
 
 
-def _is_held(folder: Path, record: Holder) -> bool:
-    descriptor = _open_lock(folder, record.device, record.generation)
-    try:
-        return not try_lock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def myself() -> str:
     """Who holds what this process takes: ``user@host``."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-@contextmanager
-def _guarded(folder: Path, device: str) -> Iterator[None]:
-    """Exclude other processes and threads while a record is read and written; held for microseconds."""
-    descriptor = _open(folder / f"{_file_name(device)}.guard")
-    try:
-        wait_for_lock(descriptor)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _open_lock(folder: Path, device: str, generation: int) -> int:
-    return _open(folder / f"{_file_name(device)}.{generation}.lock")
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-
-
-def _file_name(device: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", lambda match: f"%{ord(match.group()):x}", device)
-
-
-def _read(folder: Path, device: str) -> Holder | None:
-    try:
-        text = (folder / f"{_file_name(device)}.json").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    try:
-        return Holder(**json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise StoreError(
-            f"{folder / _file_name(device)}.json: not a lease record: {error}",
-            hint="make sure that nobody uses the device, then remove the file",
-        ) from error
-
-
-def _write(folder: Path, record: Holder) -> None:
-    """Replace a record in one step, so that a reader never meets half of one."""
-    replace_file(folder / f"{_file_name(record.device)}.json", json.dumps(asdict(record)).encode(), synced=False)

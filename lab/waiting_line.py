@@ -88,10 +88,13 @@ class WaitingLine:
         finally:
             os.close(descriptor)
 
-    def join(self, waiter: Waiter) -> Place:
-        """Stand at the end of those of this priority."""
-        ticket = self._next_ticket()
-        name = f"{PRIORITIES.index(waiter.priority)}-{ticket:012d}"
+    def join(self, waiter: Waiter, *, first: bool = False) -> Place:
+        """Stand at the end of those of this priority, or before the first of them."""
+        rank = f"{PRIORITIES.index(waiter.priority)}-"
+        before = next((int(name.removeprefix(rank)) for name in self._names() if name.startswith(rank)), None)
+        # Below zero is well: a minus sign sorts before all digits.
+        ticket = before - 1 if first and before is not None else self._next_ticket()
+        name = f"{rank}{ticket:012d}"
         descriptor = os.open(self._folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if not try_lock(descriptor):

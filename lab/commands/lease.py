@@ -17,8 +17,9 @@ from lab.bench import Bench
 from lab.errors import ConfigError, LeaseLost
 from lab.interrupt import interruptible
 from lab.labgrid.lease import PlaceLease, take_place
-from lab.lease import BORROWED, Holder, Lease, holder, kick, myself, waiting
+from lab.lease import BORROWED, Lease, holder, kick, myself, waiting
 from lab.lease import lease as take_lease
+from lab.lease_records import Holder
 from lab.units import parse_seconds
 from lab.waiting_line import PRIORITIES, Priority
 

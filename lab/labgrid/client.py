@@ -26,7 +26,7 @@ from lab.errors import InfrastructureError, ToolMissing
 from lab.labgrid import records
 from lab.labgrid.config import LabgridConfig
 from lab.labgrid.environment import labgrid_python
-from lab.labgrid.records import OURS, Match, Place, Resource, Value
+from lab.labgrid.records import OURS, Match, Place, Reservation, Resource, Value
 from lab.labgrid.tunnel import Tunnel
 
 CONNECT_S = 20.0
@@ -69,7 +69,7 @@ class Coordinator:
         self._changed = threading.Condition()
         self._places: dict[str, Place] = {}
         self._resources: dict[records.Path, Resource] = {}
-        self._answers: dict[int, Mapping[str, str]] = {}
+        self._answers: dict[int, Mapping[str, object]] = {}
         self._asked = 0
         self._ready = False
         self._lost = ""
@@ -180,8 +180,35 @@ class Coordinator:
         """
         self._call({"do": "tag", "place": place, "tags": dict(tags)})
 
+    def reserve(self, place: str, priority: float) -> Reservation:
+        """Stand in the line for a place; the coordinator lets nobody else acquire it once it is kept for this session.
+
+        Raises:
+            Refused, CoordinatorLost: as :meth:`acquire`.
+        """
+        (made,) = self._line({"do": "reserve", "place": place, "priority": priority})
+        return made
+
+    def cancel(self, token: str) -> None:
+        """End a reservation, whoever made it.
+
+        Raises:
+            Refused: there is none of that token.
+            CoordinatorLost: it went away.
+        """
+        self._call({"do": "cancel", "token": token})
+
+    def line(self, token: str = "") -> list[Reservation]:
+        """All reservations, first of all who goes first; ``token`` names one of this session's that is needed still.
+
+        Raises:
+            Refused, CoordinatorLost: as :meth:`acquire`.
+        """
+        found = self._line({"do": "line", "token": token})
+        return sorted(found, key=lambda one: (-one.priority, one.created_s))
+
     def close(self) -> None:
-        """End the session; places that it holds are given back. Safe to call twice."""
+        """End the session: what it holds is given back, and it leaves all lines. Safe to call twice."""
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
@@ -201,7 +228,11 @@ class Coordinator:
     ) -> None:
         self.close()
 
-    def _call(self, request: Mapping[str, str | Mapping[str, str]]) -> None:
+    def _line(self, request: Mapping[str, str | float]) -> list[Reservation]:
+        told = self._call(request).get("line")
+        return [_reservation(one) for one in told] if isinstance(told, list) else []
+
+    def _call(self, request: Mapping[str, str | float | Mapping[str, str]]) -> Mapping[str, object]:
         with self._changed:
             if self._lost:
                 raise self._gone(self._lost)
@@ -216,9 +247,10 @@ class Coordinator:
         if answer is None:
             raise self._gone(f"it answered nothing for {CALL_S:g} s")
         if answer.get("refused") in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"):
-            raise self._gone(answer["text"])
+            raise self._gone(str(answer["text"]))
         if "refused" in answer:
             raise Refused(f"labgrid coordinator {self._config.coordinator}: {answer['text']}", transient=True)
+        return answer
 
     def _listen(self) -> None:
         output = _pipe(self._process.stdout)
@@ -250,7 +282,7 @@ class Coordinator:
             elif key == "lost":
                 self._lost = str(value)
             elif key == "answer" and isinstance(value, int):
-                self._answers[value] = {name: str(text) for name, text in message.items()}
+                self._answers[value] = message
 
     def _last_words(self) -> str:
         self._process.wait()
@@ -293,6 +325,17 @@ def _place(told: Mapping[str, object]) -> Place:
         acquired=str(told["acquired"]),
         tags={str(key): str(value) for key, value in tags.items()} if isinstance(tags, dict) else {},
         matches=tuple(Match(*map(str, one)) for one in matches) if isinstance(matches, list) else (),
+        reserved=str(told.get("reserved", "")),
+    )
+
+
+def _reservation(told: Mapping[str, object]) -> Reservation:
+    return Reservation(
+        **{name: str(told[name]) for name in ("token", "owner", "wanted", "given")},
+        acquired=bool(told["acquired"]),
+        priority=float(str(told["priority"])),
+        created_s=float(str(told["created"])),
+        until_s=float(str(told["until"])),
     )
 
 

@@ -1,17 +1,21 @@
 """Which holders of places have died: those whose heart did not beat for their time-to-live, while somebody looked.
 
+So with those who wait: the heart of a reservation is the time until which labgrid keeps it, which rises with every call
+of its owner's. labgrid's own minute for that is longer than most times-to-live.
+
 What counts is the clock of the one who looks, from when it saw the last beat: clocks of several hosts need not agree,
 and none may be set in the meantime.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
 from lab.labgrid.client import Coordinator, Refused
-from lab.labgrid.records import Place
+from lab.labgrid.records import Place, Reservation
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,55 @@ class DeathWatch:
             self._seen[place.name] = _Seen(place.acquired, place.heartbeat, now)
             return False
         return now - seen.since_s >= (place.ttl_s or self._ttl_s)
+
+
+class LineWatch:
+    """Watches the hearts of those who wait.
+
+    Args:
+        ttl_s: how long one may stop.
+        clock: seconds that nobody sets.
+    """
+
+    def __init__(self, ttl_s: float, clock: Callable[[], float] = monotonic) -> None:
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._seen: dict[str, tuple[float, float]] = {}
+
+    def dead(self, line: Sequence[Reservation]) -> list[Reservation]:
+        """Who has died of those who wait now; never one of labgrid's own users."""
+        now = self._clock()
+        seen = {}
+        for one in line:
+            if one.by_lab:
+                # labgrid itself prolongs what is acquired, and a lab has no use for that.
+                beat = 0.0 if one.acquired else one.until_s
+                last = self._seen.get(one.token)
+                seen[one.token] = last if last is not None and last[0] == beat else (beat, now)
+        self._seen = seen
+        return [one for one in line if one.by_lab and now - seen[one.token][1] >= self._ttl_s]
+
+
+def cancel_dead(coordinator: Coordinator, watch: LineWatch, line: Sequence[Reservation]) -> list[Reservation]:
+    """Take those who have died out of the line; call it again and again.
+
+    Args:
+        coordinator: a session.
+        watch: keeps what was seen from call to call.
+        line: as it is now.
+
+    Returns:
+        Who was taken out.
+
+    Raises:
+        CoordinatorLost: the coordinator went away.
+    """
+    dead = watch.dead(line)
+    for one in dead:
+        # Somebody else may have done it.
+        with suppress(Refused):
+            coordinator.cancel(one.token)
+    return dead
 
 
 def release_dead(coordinator: Coordinator, watch: DeathWatch) -> list[Place]:

@@ -18,6 +18,7 @@ from lab.interrupt import interrupt_main
 from lab.labgrid import records
 from lab.labgrid.client import Coordinator, CoordinatorLost
 from lab.labgrid.config import LabgridConfig
+from lab.labgrid.line import HOLDERS_RANK
 from lab.labgrid.records import FENCE, HEARTBEAT, OF_ONE_LEASE, Place, Resource, Value
 
 _WATCH_S = 1.0
@@ -237,11 +238,17 @@ class HeldPlace:
             return
         if self._lent:
             raise self._absent([f"what '{self.name}' has"])
-        if place.acquired:
-            # It still has what the exporter that is gone served; or somebody is just giving it back for this process.
-            self._catch_up()
-            coordinator.release(self.name, coordinator.name)
-        coordinator.acquire(self.name)
+        # Once it is given back it goes to whoever waits, unless its holder stands before them.
+        own = coordinator.reserve(self.name, HOLDERS_RANK)
+        try:
+            if place.acquired:
+                # It still has what the exporter that is gone served; or somebody just gives it back for this process.
+                self._catch_up()
+                coordinator.release(self.name, coordinator.name)
+            coordinator.acquire(self.name)
+        finally:
+            with suppress(InfrastructureError):
+                coordinator.cancel(own.token)
         self._forgotten = False
         self._settle()
 

@@ -7,6 +7,7 @@ of its input, which comes when the lab's process ends however that happens, it g
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -17,6 +18,8 @@ from typing import Any
 
 _CALL_S = 40.0
 _GOODBYE_S = 5.0
+_ACQUIRED = 2
+"""A reservation's state, as labgrid numbers them."""
 _OPTIONS = [
     ("grpc.keepalive_time_ms", 7500),
     ("grpc.keepalive_timeout_ms", 5000),
@@ -51,6 +54,7 @@ class Session:
         self._messages = messages
         self._stub = CoordinatorStub(grpc.insecure_channel(address, options=_OPTIONS))
         self._held: set[str] = set()
+        self._reserved: set[str] = set()
         # labgrid's coordinator knows who calls by the stream that the same connection keeps open.
         self._requests: queue.Queue[Any] = queue.Queue()
         for request in (
@@ -85,22 +89,53 @@ class Session:
         import grpc
 
         try:
-            self._do(request)
+            found = _REQUESTS[request["do"]](self, request)
         except grpc.RpcError as error:
             return {"answer": request["id"], "refused": error.code().name, "text": error.details()}
-        return {"answer": request["id"]}
+        return {"answer": request["id"], "line": found or []}
 
-    def _do(self, request: dict[str, Any]) -> None:
-        place = request["place"]
-        if request["do"] == "acquire":
-            self._stub.AcquirePlace(self._messages.AcquirePlaceRequest(placename=place), timeout=_CALL_S)
-            self._held.add(place)
-        elif request["do"] == "release":
-            self._release(place, request["holder"], _CALL_S)
-            self._held.discard(place)
-        else:
-            tags = self._messages.SetPlaceTagsRequest(placename=place, tags=request["tags"])
-            self._stub.SetPlaceTags(tags, timeout=_CALL_S)
+    def acquire(self, request: dict[str, Any]) -> None:
+        """``place``."""
+        self._stub.AcquirePlace(self._messages.AcquirePlaceRequest(placename=request["place"]), timeout=_CALL_S)
+        self._held.add(request["place"])
+
+    def release(self, request: dict[str, Any]) -> None:
+        """``place``, for ``holder``."""
+        self._release(request["place"], request["holder"], _CALL_S)
+        self._held.discard(request["place"])
+
+    def tag(self, request: dict[str, Any]) -> None:
+        """``place``, with ``tags``."""
+        tags = self._messages.SetPlaceTagsRequest(placename=request["place"], tags=request["tags"])
+        self._stub.SetPlaceTags(tags, timeout=_CALL_S)
+
+    def reserve(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        """``place``, with ``priority``; answers with what was made."""
+        wanted = self._messages.Reservation.Filter(filter={"name": request["place"]})
+        asked = self._messages.CreateReservationRequest(filters={"main": wanted}, prio=request["priority"])
+        made = self._stub.CreateReservation(asked, timeout=_CALL_S).reservation
+        self._reserved.add(made.token)
+        return [reservation(made)]
+
+    def cancel(self, request: dict[str, Any]) -> None:
+        """The reservation ``token``, whoever made it."""
+        self._cancel(request["token"], _CALL_S)
+        self._reserved.discard(request["token"])
+
+    def line(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        """All reservations, once ``token``, where one is named, has been told to be needed still."""
+        import grpc
+
+        if request["token"]:
+            with contextlib.suppress(grpc.RpcError):
+                self._stub.PollReservation(
+                    self._messages.PollReservationRequest(token=request["token"]), timeout=_CALL_S
+                )
+        told = self._stub.GetReservations(self._messages.GetReservationsRequest(), timeout=_CALL_S)
+        return [reservation(one) for one in told.reservations]
+
+    def _cancel(self, token: str, timeout_s: float) -> None:
+        self._stub.CancelReservation(self._messages.CancelReservationRequest(token=token), timeout=timeout_s)
 
     def _release(self, place: str, holder: str, timeout_s: float) -> None:
         # Compared there: a place that somebody else has acquired meanwhile stays theirs.
@@ -108,14 +143,34 @@ class Session:
         self._stub.ReleasePlace(request, timeout=timeout_s)
 
     def leave(self) -> None:
-        """Give back what is still held."""
+        """Give back what is still held, and leave all lines."""
         import grpc
 
+        for token in self._reserved:
+            with contextlib.suppress(grpc.RpcError):
+                self._cancel(token, _GOODBYE_S)
         for place in self._held:
             try:
                 self._release(place, self._name, _GOODBYE_S)
             except grpc.RpcError as error:
                 print(f"{place} was not given back: {error.details()}", file=sys.stderr)
+
+
+_REQUESTS = {name: getattr(Session, name) for name in ("acquire", "release", "tag", "reserve", "cancel", "line")}
+
+
+def reservation(told: Any) -> dict[str, Any]:
+    """One reservation as plain data; what was asked for and what is given are names of places, empty where none."""
+    return {
+        "token": told.token,
+        "owner": told.owner,
+        "wanted": told.filters["main"].filter.get("name", ""),
+        "given": told.allocations.get("main", ""),
+        "acquired": told.state == _ACQUIRED,
+        "priority": told.prio,
+        "created": told.created,
+        "until": told.timeout,
+    }
 
 
 def described(update: Any) -> dict[str, Any]:
@@ -130,7 +185,7 @@ def described(update: Any) -> dict[str, Any]:
                 "acquired": place.acquired,
                 "tags": dict(place.tags),
                 "matches": matches,
-                "resources": list(place.acquired_resources),
+                "reserved": place.reservation,
             }
         }
     if kind == "del_place":

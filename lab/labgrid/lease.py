@@ -1,7 +1,8 @@
 """Leases of boards on other hosts: this host's own lease, for those who compete here, and the place, for other hosts.
 
-Within a host the line, the priorities and `lab lease` are those of :mod:`lab.lease`; who comes first there then asks
-the coordinator. The token rises on both, so the device can tell the newest holder of all hosts (:mod:`lab.fence`).
+Within a host the line, the priorities and `lab lease` are those of :mod:`lab.lease`; who comes first there stands in
+the line among hosts (:mod:`lab.labgrid.line`), and steps aside for whoever comes here with a higher priority. The token
+rises on both, so the device can tell the newest holder of all hosts (:mod:`lab.fence`).
 """
 
 from __future__ import annotations
@@ -10,22 +11,24 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Self
 
 from lab.errors import ConfigError, InfrastructureError, LeaseLost, TransportError
 from lab.fence import Fence
 from lab.inventory import Device
-from lab.labgrid.client import Coordinator, Refused
+from lab.labgrid.client import Coordinator, CoordinatorLost, Refused
 from lab.labgrid.config import LabgridConfig
 from lab.labgrid.dead import DeathWatch
 from lab.labgrid.held import HeldPlace
+from lab.labgrid.line import RANKS, Stand
 from lab.labgrid.records import HOLDER, OWNER, PID, PURPOSE, SINCE, TTL, Place
 from lab.labgrid.tunnel import Tunnel
 from lab.labgrid.wiring import features_of
 from lab.labgrid.wiring import wired as wire
-from lab.lease import Holder, Lease, borrowed_token, myself
+from lab.lease import Lease, borrowed_token, myself
+from lab.lease_records import Holder
 from lab.suggestions import nearest
 
 _POLL_S = 0.5
@@ -121,13 +124,11 @@ def take_place(entry: Device, local: Lease, wait_s: float) -> PlaceLease:
         config, name = place_of(entry)
         lent = borrowed_token(entry.name)
         if lent is None:
-            held = _Acquiring(config, name, local.record.purpose, wait_s).take(local)
-        else:
-            held = HeldPlace(config, Coordinator(config), name, lent, {}, lent=True)
+            return _Acquiring(config, name, local, wait_s).take()
+        return PlaceLease(local, HeldPlace(config, Coordinator(config), name, lent, {}, lent=True), config)
     except BaseException:
         local.release()
         raise
-    return PlaceLease(local, held, config)
 
 
 def place_of(entry: Device) -> tuple[LabgridConfig, str]:
@@ -163,69 +164,134 @@ def wired(entry: Device, fence: Fence | None) -> Device:
 
 
 class _Acquiring:
-    """One attempt to get a place."""
+    """One attempt to get a place.
 
-    def __init__(self, config: LabgridConfig, name: str, purpose: str, wait_s: float) -> None:
+    Args:
+        config: its coordinator.
+        name: the place.
+        local: the device's lease on this host.
+        wait_s: how long to wait for others.
+    """
+
+    def __init__(self, config: LabgridConfig, name: str, local: Lease, wait_s: float) -> None:
         self._config = config
         self._name = name
-        self._purpose = purpose
+        self._local = local
         self._wait_s = wait_s
+        self._deadline = monotonic() + wait_s
+        self._stand = Stand(config, name, RANKS[local.record.priority])
+        self._watch = DeathWatch(config.ttl)
+        self._kept_until = 0.0
+        self._coordinator = Coordinator(config)
 
-    def take(self, local: Lease) -> HeldPlace:
-        coordinator = Coordinator(self._config)
+    def take(self) -> PlaceLease:
         try:
-            place = self._acquire(coordinator)
+            place = self._wait()
             # Of all who ever held it, here or elsewhere, this one has the highest.
-            token = max(place.fence + 1, local.token)
-            local.raise_token(token)
-            return HeldPlace(self._config, coordinator, self._name, token, self._tags(coordinator))
+            token = max(place.fence + 1, self._local.token)
+            self._local.raise_token(token)
+            held = HeldPlace(self._config, self._coordinator, self._name, token, self._tags(self._coordinator))
+            return PlaceLease(self._local, held, self._config)
         except BaseException:
-            # This gives the place back as well.
-            coordinator.close()
+            # This gives the place back as well, and leaves the line.
+            self._coordinator.close()
+            self._local.release()
             raise
 
-    def _acquire(self, coordinator: Coordinator) -> Place:
-        watch = DeathWatch(self._config.ttl)
-        deadline = monotonic() + self._wait_s
+    def _wait(self) -> Place:
+        """Wait for the place in the line, and acquire it."""
         while True:
-            place = coordinator.place(self._name)
-            if place is None:
-                raise _unknown(self._config, self._name, [one.name for one in coordinator.places])
+            place = self._place()
             try:
-                if self._try(coordinator, place, watch):
+                if self._acquired(place):
                     return place
-                problem: InfrastructureError = LeaseLost(
-                    f"place '{self._name}' is held by {place.describe()}",
-                    hint="wait longer or ask the holder; a dead holder's is free after its time-to-live",
-                )
+                problem = self._not_yet(place)
+            except CoordinatorLost as lost:
+                self._reconnect(lost)
+                # Its holder comes back as well, and must not find the place kept for those who wait.
+                self._kept_until = monotonic() + self._config.reconnect if place.acquired else 0.0
+                continue
             except (Refused, TransportError) as error:
                 problem = error
-            left_s = deadline - monotonic()
+            left_s = self._deadline - monotonic()
             if left_s <= 0:
                 problem.message += f"; waited {self._wait_s:g} s"
                 raise problem
-            coordinator.wait_change(min(_POLL_S, left_s))
+            if self._local.outranked():
+                self._step_aside(left_s)
+            else:
+                self._coordinator.wait_change(min(_POLL_S, left_s))
 
-    def _try(self, coordinator: Coordinator, place: Place, watch: DeathWatch) -> bool:
+    def _step_aside(self, wait_s: float) -> None:
+        """Let who waits on this host with a higher priority go first; this one stands where it stood afterwards."""
+        self._stand.leave(self._coordinator)
+        self._coordinator.close()
+        self._local = self._local.step_aside(wait_s)
+        self._reconnect(None)
+
+    def _acquired(self, place: Place) -> bool:
         if place.acquired:
-            if watch.is_dead(place):
-                coordinator.release(place.name, place.acquired)
+            self._kept_until = 0.0
+            if self._watch.is_dead(place):
+                self._coordinator.release(place.name, place.acquired)
+        elif monotonic() < self._kept_until:
             return False
-        if lacking := place.lacking(coordinator.resources):
+        if not self._stand.is_next(self._coordinator, place) or place.acquired:
+            return False
+        if lacking := place.lacking(self._coordinator.resources):
             raise TransportError(
                 f"place '{place.name}': no exporter offers {', '.join(map(str, lacking))}",
                 hint="is `lab labgrid exporter` running there, and the board attached?",
                 transient=True,
             )
-        coordinator.acquire(place.name)
+        self._coordinator.acquire(place.name)
+        # From here on it is held, and labgrid would keep it for a reservation even after it is given back.
+        self._stand.leave(self._coordinator)
         return True
+
+    def _not_yet(self, place: Place) -> InfrastructureError:
+        if place.acquired:
+            who = f"held by {place.describe()}"
+        elif monotonic() < self._kept_until:
+            who = "kept for its holder, of whom the coordinator knows nothing since it restarted"
+        elif self._stand.first is not None:
+            who = f"kept for {self._stand.first.person}, who comes before in the line ({self._stand.first.owner})"
+        else:
+            who = "just given to somebody else"
+        return LeaseLost(
+            f"place '{self._name}' is {who}",
+            hint="wait longer or ask the holder; a dead holder's is free after its time-to-live",
+        )
+
+    def _reconnect(self, lost: CoordinatorLost | None) -> None:
+        """Reach the coordinator anew, which may be about to restart.
+
+        Raises:
+            CoordinatorLost: it does not come back in time: ``lost``, else why it was not reached.
+        """
+        until = min(monotonic() + self._config.reconnect, self._deadline)
+        self._coordinator.close()
+        while True:
+            try:
+                self._coordinator = Coordinator(self._config, self._coordinator.name)
+                break
+            except CoordinatorLost as error:
+                if monotonic() >= until:
+                    raise lost or error from None
+                sleep(_POLL_S)
+
+    def _place(self) -> Place:
+        place = self._coordinator.place(self._name)
+        if place is None:
+            raise _unknown(self._config, self._name, [one.name for one in self._coordinator.places])
+        return place
 
     def _tags(self, coordinator: Coordinator) -> dict[str, str]:
         return {
             OWNER: coordinator.name,
             HOLDER: myself(),
             PID: str(os.getpid()),
-            PURPOSE: self._purpose,
+            PURPOSE: self._local.record.purpose,
             SINCE: datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
             TTL: f"{self._config.ttl:g}",
         }

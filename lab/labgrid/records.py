@@ -72,12 +72,14 @@ class Place:
         acquired: who has it (``host/user``), empty while nobody has.
         tags: the lab's own begin with ``lab_``.
         matches: which resources belong to it.
+        reserved: token of the reservation for which it is kept, empty where for none.
     """
 
     name: str
     acquired: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     matches: tuple[Match, ...] = ()
+    reserved: str = ""
 
     @property
     def by_lab(self) -> bool:
@@ -124,6 +126,42 @@ class Place:
         """Patterns to which nothing fits that is there and works."""
         there = [one for one in resources if one.available or one.acquired == self.name]
         return [match for match in self.matches if not any(match.fits(one.path, one.cls) for one in there)]
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Somebody in the line for places.
+
+    Attributes:
+        token: names it.
+        owner: who made it (``host/user``).
+        wanted: name of the place; empty where it asks for other tags.
+        given: the place that is kept for it, empty while none is.
+        acquired: whether its owner has acquired that place.
+        priority: the higher goes first, then who came first.
+        created_s: when it was made, in seconds since the epoch by the coordinator's clock.
+        until_s: when labgrid forgets it; rises as long as its owner asks for it.
+    """
+
+    token: str
+    owner: str
+    wanted: str
+    given: str
+    acquired: bool
+    priority: float
+    created_s: float
+    until_s: float
+
+    @property
+    def by_lab(self) -> bool:
+        """Whether a lab made it, and not a person with ``labgrid-client``."""
+        return OURS in self.owner
+
+    @property
+    def person(self) -> str:
+        """``user@host``."""
+        host, _, user = self.owner.partition(OURS)[0].partition("/")
+        return f"{user}@{host}"
 
 
 OWNER = "lab_owner"

@@ -24,7 +24,7 @@ from lab.child_environment import for_children
 from lab.errors import ConfigError, InfrastructureError, ToolMissing
 from lab.labgrid.client import Coordinator
 from lab.labgrid.config import LabgridConfig, is_loopback
-from lab.labgrid.dead import DeathWatch, release_dead
+from lab.labgrid.dead import DeathWatch, LineWatch, cancel_dead, release_dead
 from lab.labgrid.environment import labgrid_program
 from lab.system_packages import install
 
@@ -217,20 +217,24 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def keep_clean(config: LabgridConfig, say: Say, ending: threading.Event) -> None:
-    """Give back places of dead holders until ``ending`` is set, also across restarts of the coordinator.
+    """Give back places of dead holders, and take dead waiters out of the line, until ``ending`` is set.
+
+    Goes on across restarts of the coordinator.
 
     Args:
         config: the coordinator.
         say: takes what happened.
         ending: ends it.
     """
-    watch = DeathWatch(config.ttl)
+    watch, line = DeathWatch(config.ttl), LineWatch(config.ttl)
     while not ending.is_set():
         try:
             with Coordinator(config) as coordinator:
                 while not ending.is_set():
                     for place in release_dead(coordinator, watch):
                         say(f"{place.name} was given back for {place.describe()}, whose heart stopped")
+                    for waiter in cancel_dead(coordinator, line, coordinator.line()):
+                        say(f"{waiter.owner} was taken out of the line for {waiter.wanted}: its heart stopped")
                     ending.wait(min(1.0, config.ttl / 4))
         except ToolMissing as missing:
             say(str(missing))

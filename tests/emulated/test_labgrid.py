@@ -10,12 +10,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 from click.testing import CliRunner
 from helpers import tiny_workload
-from helpers.labgrid_site import LabgridSite, free_port, ssh_to
+from helpers.labgrid_site import LabgridSite, WaitingHost, free_port, ssh_to
 from helpers.toolchain import machine_of, needs_qemu
 
 from lab.artifact import Artifact
@@ -36,11 +38,14 @@ from lab.labgrid.client import Coordinator, CoordinatorLost
 from lab.labgrid.config import LabgridConfig
 from lab.labgrid.environment import labgrid_python
 from lab.labgrid.lease import PlaceLease
+from lab.labgrid.line import RANKS
+from lab.labgrid.records import PURPOSE
 from lab.labgrid.wiring import switch_of
 from lab.lease import lease_of
 from lab.paths import cache_dir, store_dir
 from lab.runs import deploy, measure
 from lab.switch_config import ShellyPlug
+from lab.waiting_line import Priority
 from measurements.store import Store
 
 try:
@@ -56,6 +61,8 @@ pytestmark = [
 ]
 BOARD = "mps2-an386"
 TTL_S = 5.0
+PATIENCE_S = 45.0
+"""Below the minute after which labgrid itself forgets whoever waits and says nothing."""
 # 127.0.0.1, and the same as IPv6 has it, as /proc/net writes them.
 _LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 _IDLE = {
@@ -81,11 +88,13 @@ class Desk:
         site: coordinator and exporter.
         image: runs on the board.
         box: the SSH server, which serves as a host on the way as well.
+        qemu: the board.
     """
 
     site: LabgridSite
     image: Artifact
     box: SshHost
+    qemu: Qemu
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +116,17 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
             "box": {"NetworkService": service},
             "idle": _IDLE,
         }
-        yield Desk(stack.enter_context(LabgridSite(folder, places, resources, TTL_S)), image, box)
+        yield Desk(stack.enter_context(LabgridSite(folder, places, resources, TTL_S)), image, box, qemu)
+
+
+@pytest.fixture(autouse=True)
+def _whole(desk: Desk, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that fails leaves the site as it happens to be; those behind it get a whole one."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        desk.site.anew()
+        desk.qemu.reset()
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +178,7 @@ def test_one_holder_among_hosts_and_labgrids_own_client_sees_and_ends_it(desk: D
             _take(entry, 0.0)
         shown = desk.site.client("-p", "idle", "show")
         assert f"lab_fence={first.token}" in shown
+        assert "lab_purpose=a test" in shown
         assert "+lab-" in shown
         with pytest.raises(LeaseLost, match="given back for this process by somebody else"), interruptible():
             _wait_after(lambda: desk.site.client("-p", "idle", "release", "--kick"))
@@ -197,6 +217,41 @@ def test_a_holder_that_lives_keeps_its_place_for_longer_than_the_time_to_live(de
         with pytest.raises(LeaseLost, match="is held by"):
             _take(entry, 1.2 * TTL_S)
         first.check()
+
+
+def test_hosts_get_a_place_in_the_order_in_which_they_came(desk: Desk, tmp_path: Path) -> None:
+    """A nightly, three runs and a person: the second run's host dies, the person comes on the nightly's host.
+
+    The person goes before all, also before the nightly that stands in the line for their host. The dead host stops
+    nobody for longer than its time-to-live. The coordinator is killed while the person has the place: they keep it, and
+    who waits stands where it stood.
+    """
+    entry = _entry(desk, tmp_path, "idle", reconnect=120.0)
+    with ExitStack() as stack:
+        session = stack.enter_context(_session(desk))
+
+        def comes(purpose: str, priority: Priority, host: str, ranks: list[float]) -> WaitingHost:
+            one = WaitingHost(tmp_path / "bench.yaml", "idle", purpose, priority, tmp_path / host)
+            stack.callback(one.end)
+            _until(lambda: [waiting.priority for waiting in session.line()] == ranks, f"{purpose} waits")
+            return one
+
+        with _take(entry):
+            night = comes("night", "nightly", "host-1", [-1.0])
+            first = comes("first", "normal", "host-2", [0.0, -1.0])
+            comes("dies", "normal", "host-3", [0.0, 0.0, -1.0]).lose_power()
+            third = comes("third", "normal", "host-4", [0.0, 0.0, 0.0, -1.0])
+            person = comes("person", "interactive", "host-1", [1.0, 0.0, 0.0])
+        _until(lambda: _had_for(session, "person"), "the person has it")
+        desk.site.kill("coordinator")
+        session = stack.enter_context(_returned(desk))
+        _until(lambda: _had_for(session, "person") and len(session.line()) == 2, "all are back")
+        assert all(RANKS["normal"] < waiting.priority < RANKS["interactive"] for waiting in session.line())
+        for host, purpose in ((person, "first"), (first, "third"), (third, "night")):
+            host.give_back()
+            _until(partial(_had_for, session, purpose), f"{purpose} has it")
+        night.give_back()
+        assert session.line() == []
 
 
 def test_what_a_holder_started_uses_its_place_and_gives_nothing_back(
@@ -259,7 +314,10 @@ def test_a_whole_run_on_a_board_that_an_exporter_exports(desk: Desk, tmp_path: P
 @pytest.mark.parametrize("service", ["exporter", "coordinator"])
 def test_a_run_goes_on_after_a_service_was_killed_and_came_back(desk: Desk, tmp_path: Path, service: str) -> None:
     entry = _entry(desk, tmp_path, "board", reconnect=120.0)
-    with interruptible(), _take(entry) as held, connected(entry, cache_dir(), held) as device:
+    waiting = Coordinator(LabgridConfig(coordinator=desk.site.address), "elsewhere/person")
+    with interruptible(), _take(entry) as held, connected(entry, cache_dir(), held) as device, waiting:
+        # Who waits gets nothing of it, although the place has to be given back for an instant.
+        waiting.reserve("board", RANKS["interactive"])
         deployment = deploy(entry, device, tiny_workload.NAME, cache_dir())
         desk.site.kill(service)
         with Store(store_dir()) as store:
@@ -283,6 +341,8 @@ def test_an_exporter_that_dies_in_mid_job_ends_it_as_infrastructure(desk: Desk, 
         deploy(entry, device, tiny_workload.NAME, cache_dir())
         events = device.run(job)
         next(events)
+        port = _serial_port(held, entry)
+        assert port in {at for _, at in _listening()}
 
         def lose_it() -> None:
             # The news may come while the site still waits for the end of the process.
@@ -293,6 +353,8 @@ def test_an_exporter_that_dies_in_mid_job_ends_it_as_infrastructure(desk: Desk, 
             lose_it()
         with pytest.raises(InfrastructureError, match="not back within 0 s"):
             _wait_after(held.check)
+        # A port that went on serving the board would be one that nobody holds.
+        _until(lambda: port not in {at for _, at in _listening()}, "the board's port is closed")
     with pytest.raises(TransportError, match="no exporter offers bench/board"):
         _take(entry, 0.0)
     desk.site.start_exporter()
@@ -313,10 +375,7 @@ def test_a_coordinator_that_does_not_come_back_is_infrastructure_within_seconds(
 
 def test_nothing_listens_beyond_loopback_unless_asked(desk: Desk, tmp_path: Path) -> None:
     with _take(_entry(desk, tmp_path, "board")) as held:
-        wired = held.wired(_entry(desk, tmp_path, "board")).config.serial
-        assert wired is not None
-        assert wired.port is not None
-        port = int(wired.port.partition("?")[0].rpartition(":")[2])
+        port = _serial_port(held, _entry(desk, tmp_path, "board"))
         coordinator = int(desk.site.address.rpartition(":")[2])
         assert {address for address, at in _listening() if at in (port, coordinator)} <= _LOOPBACK
         assert {port, coordinator} <= {at for _, at in _listening()}
@@ -353,6 +412,34 @@ def _wait_after(act: Callable[[], object]) -> None:
     """Do something, then wait in a system call for ever, as one who waits for a board does."""
     act()
     signal.pause()
+
+
+def _serial_port(held: PlaceLease, entry: Device) -> int:
+    wired = held.wired(entry).config.serial
+    assert wired is not None
+    assert wired.port is not None
+    return int(wired.port.partition("?")[0].rpartition(":")[2])
+
+
+def _until(happened: Callable[[], bool], what: str) -> None:
+    deadline = monotonic() + PATIENCE_S
+    while not happened():
+        assert monotonic() < deadline, f"not within {PATIENCE_S:g} s: {what}"
+        sleep(0.1)
+
+
+def _had_for(session: Coordinator, purpose: str) -> bool:
+    place = session.place("idle")
+    return place is not None and place.by_lab and place.tags.get(PURPOSE) == purpose
+
+
+def _returned(desk: Desk) -> Coordinator:
+    """A session with a coordinator that is being started again."""
+    while True:
+        try:
+            return _session(desk)
+        except CoordinatorLost:
+            sleep(0.5)
 
 
 def _listening() -> list[tuple[str, int]]:

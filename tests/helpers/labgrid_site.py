@@ -23,6 +23,16 @@ from lab.connection_config import SshHost
 
 EXPORTER = "bench"
 _START_S = 120.0
+_USE = """
+import sys
+from pathlib import Path
+from lab.bench import Bench
+from lab.lease import lease_of
+bench, device, purpose, priority = sys.argv[1:]
+with lease_of(Bench.load(Path(bench)).get(device), purpose, 300.0, priority=priority) as held:
+    sys.stdin.readline()
+    held.check()
+"""
 
 
 class LabgridSite:
@@ -62,6 +72,12 @@ class LabgridSite:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end_all()
+
+    def anew(self) -> None:
+        """Start everything again, with nobody who holds or waits for anything."""
+        self._end_all()
+        self.start_coordinator()
+        self.start_exporter()
 
     def start_coordinator(self) -> None:
         """Start it under supervision and wait until it serves."""
@@ -132,6 +148,41 @@ class LabgridSite:
         # A coordinator waits for its exporters when it ends.
         for service in sorted(self._services, reverse=True):
             self.stop(service)
+
+
+class WaitingHost:
+    """A host that waits for a place, and has it until it is told to give it back.
+
+    Args:
+        bench: bench file.
+        device: of it.
+        purpose, priority: of its lease.
+        state: its folder of leases, which processes of one host share.
+    """
+
+    def __init__(self, bench: Path, device: str, purpose: str, priority: str, state: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _USE, str(bench), device, purpose, priority],
+            stdin=subprocess.PIPE, env={**os.environ, "LAB_STATE": str(state)},
+        )  # fmt: skip
+
+    def give_back(self) -> None:
+        """End it; it had the place until then."""
+        self._process.communicate(b"\n")
+        assert self._process.returncode == 0
+
+    def lose_power(self) -> None:
+        """Kill it and its helper, which would leave the line for it."""
+        pid = self._process.pid
+        self._process.send_signal(signal.SIGSTOP)
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+        self.end()
+
+    def end(self) -> None:
+        """Kill it."""
+        self._process.kill()
+        self._process.communicate()
 
 
 def ssh_to(server: SshHost, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from lab.child_environment import for_children, keep_from_children
 from lab.emulators.linux.debs import unpack
 from lab.errors import ConfigError, EmulatorError
 from lab.inventory import load_bench
-from lab.lease import _file_name
+from lab.lease_records import file_name
 from lab.power.hwmon import find_chips
 from lab.transports.local import LocalRemote
 from lab.transports.remote_files import RemoteFiles
@@ -127,7 +127,7 @@ def test_a_hard_link_to_what_the_package_does_not_hold_is_refused(tmp_path: Path
 
 @given(st.text(min_size=1))
 def test_a_device_of_any_name_has_its_lease_inside_the_folder(name: str) -> None:
-    made = _file_name(name)
+    made = file_name(name)
     assert re.fullmatch(r"[A-Za-z0-9_%-]+", made)
     assert Path("/leases") / f"{made}.json" == Path(os.path.normpath(f"/leases/{made}.json"))
 
