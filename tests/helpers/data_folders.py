@@ -170,3 +170,49 @@ def write_mnist(
                 path.write_bytes(content)
         made[part] = images
     return made
+
+
+def write_ecg5000(
+    root: Path, suffix: str = ".tsv", counts: Sequence[int] = (12, 8, 4, 4, 2)
+) -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]:
+    """ECG5000 with so many beats of each class in both parts; beats (n, 140) and labels from 0, by part.
+
+    Forms: ``.tsv`` and ``.txt`` of the archive, ``.ts`` of timeseriesclassification.com. Classes differ in where they
+    have their peak.
+    """
+    folder = root / "ECG5000"
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(13)
+    at = np.arange(140)
+    made = {}
+    for part in ("TRAIN", "TEST"):
+        labels = np.repeat(np.arange(len(counts)), counts)
+        peaks = 4 * np.exp(-((at - 20 - 25 * labels[:, None]) ** 2) / 50)
+        beats = peaks + generator.normal(0, 0.3, (len(labels), 140))
+        lines = []
+        for beat, label in zip(beats, labels + 1, strict=True):
+            values = [f"{value:.6f}" for value in beat]
+            if suffix == ".tsv":
+                lines.append("\t".join([str(label), *values]))
+            elif suffix == ".txt":
+                lines.append("  ".join([f"  {label:.7e}", *(f"{float(value):.7e}" for value in values)]))
+            else:
+                lines.append(",".join(values) + f":{label}")
+        header = "#Beats\n@problemName ECG5000\n@univariate true\n@classLabel true 1 2 3 4 5\n@data\n"
+        text = (header if suffix == ".ts" else "") + "\n".join(lines) + "\n"
+        (folder / f"ECG5000_{part}{suffix}").write_text(text)
+        made[part] = (beats, labels)
+    return made
+
+
+def write_recordings(root: Path, name: str, classes: Sequence[str], others: Sequence[str] = (), each: int = 4) -> Path:
+    """Tones of 0.4 s, one for each class: ``each`` for training and as many for tests, which have others, too."""
+    folder = root / "recordings" / name
+    generator = np.random.default_rng(14)
+    for part, there in (("train", tuple(classes)), ("test", (*classes, *others))):
+        for number, one in enumerate(there):
+            tone = np.sin(2 * np.pi * 300 * (2 + 3 * number) * np.arange(6400) / 16_000)
+            for place in range(each):
+                clip = 6000 * tone + generator.normal(0, 300, 6400)
+                write_wav(folder / part / one / f"{place:03}.wav", clip.astype(np.int16))
+    return folder

@@ -182,6 +182,8 @@ def test_ten_words_are_known_and_others_are_not(folder: Path) -> None:
     assert set(scene.labels[scene.kinds == CLEAN]) == set(range(10))
     np.testing.assert_array_equal(keywords_task(1, (20, 10, 4)).scene.images, scene.images)
     assert task.dataset.samples == 34
+    assert task.judged is not None
+    assert task.judged()[1].tolist() == [*range(10)], "of the part for validation"
 
 
 @needs_host_compiler

@@ -39,3 +39,13 @@ def decode_wav(data: bytes, where: str, rate_hz: int, hint: str) -> Int16Array:
             hint=hint,
         )
     return np.frombuffer(frames, dtype="<i2").astype(np.int16)
+
+
+def centred(clip: Int16Array, samples: int) -> Int16Array:
+    """In the middle of exactly so many samples; of a longer clip as much is lost at both ends."""
+    surplus = len(clip) - samples
+    if surplus >= 0:
+        return clip[surplus // 2 : surplus // 2 + samples]
+    made = np.zeros(samples, np.int16)
+    made[-surplus // 2 : -surplus // 2 + len(clip)] = clip
+    return made

@@ -15,7 +15,7 @@ import numpy as np
 from lab.errors import ConfigError
 from lab.workloads.data.folders import Reader, Source
 from lab.workloads.data.labelled import Labelled
-from lab.workloads.data.recordings import Int16Array, decode_wav
+from lab.workloads.data.recordings import Int16Array, centred, decode_wav
 
 Part: TypeAlias = Literal["training", "validation", "testing"]
 
@@ -71,7 +71,7 @@ def load(part: Part, chosen: Sequence[str] = (), most_each: int = 0) -> Labelled
             raise SPEECH_COMMANDS.refused(f"{reader.root / word} has no recordings for {part}")
         for name in names[: most_each or None]:
             clip = decode_wav(reader.read(name), str(reader.root / name), SAMPLE_RATE_HZ, SPEECH_COMMANDS.hint)
-            clips.append(_in_one_second(clip))
+            clips.append(centred(clip, CLIP_SAMPLES))
             labels.append(label)
             speakers.append(name.split("/")[1].partition("_nohash_")[0])
     return Labelled(
@@ -97,13 +97,3 @@ def _part(name: str, listed: dict[str, set[str]]) -> Part:
     if name in listed["validation"]:
         return "validation"
     return "testing" if name in listed["testing"] else "training"
-
-
-def _in_one_second(clip: Int16Array) -> Int16Array:
-    """In the middle of exactly one second; of a longer clip as much is lost at both ends."""
-    made = np.zeros(CLIP_SAMPLES, np.int16)
-    surplus = len(clip) - CLIP_SAMPLES
-    if surplus >= 0:
-        return clip[surplus // 2 : surplus // 2 + CLIP_SAMPLES]
-    made[-surplus // 2 : -surplus // 2 + len(clip)] = clip
-    return made

@@ -47,12 +47,15 @@ _HERE = Path(__file__).parent
 _DATA = _HERE.parent / "data"
 TRAINED_BY = (
     *(_HERE / name for name in ("evidence.py", "networks.py", "paper_networks.py", "paper_scenes.py", "scenes.py",
-                              "training_runs.py")),
-    *(_DATA / name for name in ("corruptions.py", "digits.py", "mfcc.py", "mnist.py", "speech_commands.py")),
+                              "series_scenes.py", "training_runs.py")),
+    *(_DATA / name for name in ("corruptions.py", "digits.py", "ecg5000.py", "made_series.py", "mfcc.py", "mnist.py",
+                                "smote.py", "sound_folder.py", "speech_commands.py")),
     _HERE.parent / "networks" / "blocks.py",
 )  # fmt: skip
 """Files that what a trained network is depends on."""
-SOURCES = (*_HERE.glob("*.py"), *TRAINED_BY)
+TRANSFORMER = tuple(_HERE.parent / "networks" / name for name in ("attention.py", "vit.py", "weight_files.py"))
+"""And one of attention, besides."""
+SOURCES = (*_HERE.glob("*.py"), *TRAINED_BY, *TRANSFORMER)
 
 
 @dataclass(frozen=True)

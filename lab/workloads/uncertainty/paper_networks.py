@@ -13,6 +13,8 @@ from lab.workloads.uncertainty.networks import Backbone
 LENET_EXITS, THIRDS = 2, 3
 POOLED = (2, 3)
 """Of maps of 10×51: low and high, and begin, middle and end of a word; the paper's own is not in our reference."""
+POOLED_BEATS = (5, 2)
+"""Of beats in ten rows, where time goes along the rows first."""
 
 
 def _halved() -> list[nn.Module]:
@@ -65,15 +67,20 @@ def _thirds(width: int, blocks: int) -> list[nn.Sequential]:
     return [nn.Sequential(*[made[number] for number in part]) for part in np.array_split(np.arange(blocks), THIRDS)]
 
 
-def _pooled(width: int, _: int, outputs: int) -> nn.Sequential:
-    rows, columns = POOLED
-    return nn.Sequential(nn.AdaptiveAvgPool2d(POOLED), nn.Flatten(), nn.Linear(width * rows * columns, outputs))
+def _pooled(width: int, pooled: tuple[int, int], _: int, outputs: int) -> nn.Sequential:
+    rows, columns = pooled
+    return nn.Sequential(nn.AdaptiveAvgPool2d(pooled), nn.Flatten(), nn.Linear(width * rows * columns, outputs))
 
 
-def depthwise_thirds(width: int, blocks: int) -> Backbone:
+def depthwise_thirds(width: int, blocks: int, pooled: tuple[int, int] = POOLED) -> Backbone:
     """UR2M's backbone: identical blocks of 1×1, depthwise 3×3 and 1×1 convolutions in three thirds, for one channel.
 
     Kwon et al., "UR2M", 2024, sections V and VI: heads are an adaptive average pool and one linear layer; its
     search goes through 32 to 512 channels and 3 to 7 blocks.
+
+    Args:
+        width: channels.
+        blocks: all together.
+        pooled: rows and columns that the average of a head leaves.
     """
-    return Backbone(partial(_thirds, width, blocks), partial(_pooled, width), THIRDS)
+    return Backbone(partial(_thirds, width, blocks), partial(_pooled, width, pooled), THIRDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def mnist_task(member: mnist.Member, samples: int, counts: tuple[int, int, int])
     shift(pixels, kinds, generator)
     order = generator.permutation(len(kinds))
     scene = Scene(pixels[order][:, None], held_out.labels[places][order], kinds[order])
-    data = _dataset(known.name, (known, held_out), len(scene), f"28x28 pixels, trained on {len(chosen)} images.")
+    data = dataset_of(known.name, (known, held_out), len(scene), f"28x28 pixels, trained on {len(chosen)} images.")
     return Task(len(known.classes), training, f"{known.digest}, {len(chosen)}", scene, data)
 
 
@@ -75,31 +76,37 @@ def keywords_task(each: int, counts: tuple[int, int, int]) -> Task:
     def training() -> tuple[FloatArray, IntArray]:
         generator = np.random.default_rng(SEED)
         levels = generator.uniform(*NOISES_DB, len(known))
-        clips = np.concatenate([_levelled(known), noisy(_levelled(known), levels, generator)])
+        clips = np.concatenate([levelled(known), noisy(levelled(known), levels, generator)])
         return features(clips), np.tile(known.labels, 2)
 
     generator = np.random.default_rng(SEED)
     kinds = kinds_of(counts)
     events = np.resize(generator.permutation(len(asked)), clean + shifted)
     rest = np.resize(generator.permutation(len(strange)), unknown)
-    clips = np.concatenate([_levelled(asked)[events], _levelled(strange)[rest]])
+    clips = np.concatenate([levelled(asked)[events], levelled(strange)[rest]])
     noise = slice(clean, clean + shifted)
     clips[noise] = noisy(clips[noise], np.full(shifted, SHIFT_DB), generator)
     labels = np.where(kinds == UNKNOWN, -1, np.concatenate([asked.labels[events], rest]))
     order = generator.permutation(len(kinds))
     scene = Scene(features(clips)[order], labels[order], kinds[order])
     note = f"10 coefficients of 51 frames, trained on {len(known)} recordings of {len(KEYWORDS)} words."
-    data = _dataset(source.name, (known, asked, strange), len(scene), note)
-    return Task(len(KEYWORDS), training, known.digest, scene, data)
+    data = dataset_of(source.name, (known, asked, strange), len(scene), note)
+    return Task(len(KEYWORDS), training, known.digest, scene, data, partial(_judged_words, each))
 
 
-def features(clips: FloatArray) -> FloatArray:
-    """Of recordings (n, 16000): ten coefficients in 51 frames, (n, 1, 10, 51), each of mean 0 and deviation 1 over its
-    frames, so that neither channel nor loudness change the evidence.
+def _judged_words(each: int) -> tuple[FloatArray, IntArray]:
+    """Recordings of the part for validation, a quarter as many of a word as are trained on."""
+    found = speech_commands.load("validation", KEYWORDS, -(-each // 4))
+    return features(levelled(found)), found.labels
+
+
+def features(clips: FloatArray, frames: int = FRAMING.frames) -> FloatArray:
+    """Of recordings (n, 16000): ten coefficients in the first frames, (n, 1, 10, 51) of all, each of mean 0 and
+    deviation 1 over its frames, so that neither channel nor loudness change the evidence.
 
     Source of the normalisation: O. Viikki and K. Laurila, Speech Communication 25, 1998.
     """
-    coefficients = mfcc(clips, FRAMING)
+    coefficients = mfcc(clips, FRAMING)[:, :frames]
     centred = coefficients - coefficients.mean(1, keepdims=True)
     scaled = centred / (centred.std(1, keepdims=True) + np.float32(_QUIET))
     return np.ascontiguousarray(scaled.transpose(0, 2, 1)[:, None], np.float32)
@@ -113,13 +120,15 @@ def noisy(clips: FloatArray, levels_db: np.ndarray[tuple[int, ...], np.dtype[np.
     return np.asarray(clips + noise, np.float32)
 
 
-def _levelled(recordings: Labelled[np.int16]) -> FloatArray:
+def levelled(recordings: Labelled[np.int16]) -> FloatArray:
     """Scaled to a peak of 1; silence stays silent."""
     clips = recordings.samples.astype(np.float32)
     return np.asarray(clips / np.maximum(np.abs(clips).max(1, keepdims=True), 1), np.float32)
 
 
-def _dataset(name: str, parts: Sequence[Labelled[np.uint8] | Labelled[np.int16]], asked: int, note: str) -> Dataset:
-    """Its digest stands for every part that was read, and for how much of it (SHA-256, hex)."""
+def dataset_of(
+    name: str, parts: Sequence[Labelled[np.uint8] | Labelled[np.int16] | Labelled[np.float32]], asked: int, note: str
+) -> Dataset:
+    """The data of a record. Its digest stands for every part that was read, and for how much of it (SHA-256, hex)."""
     digest = hashlib.sha256("".join([*(one.digest for one in parts), note]).encode()).hexdigest()
     return Dataset(name, digest, asked, note)

@@ -54,6 +54,8 @@ class Task:
         trained_on: stands for that, for keys.
         scene: what is asked.
         dataset: for the record; its digest stands for all of it.
+        judged: reads by what the host judges networks that it chooses among, as ``training``: neither trained on nor
+            asked. None where nothing is chosen.
     """
 
     classes: int
@@ -61,6 +63,7 @@ class Task:
     trained_on: str
     scene: Scene
     dataset: Dataset
+    judged: Callable[[], tuple[FloatArray, IntArray]] | None = None
 
 
 def digits_task(classes: int, counts: tuple[int, int, int], note: str) -> Task:

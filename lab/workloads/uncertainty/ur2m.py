@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from lab.workloads.base import EVERY_CLASS, Claim, DeviceClass, Prepared
+from lab.workloads.base import EVERY_CLASS, Claim, DeviceClass, Figure, Prepared
 from lab.workloads.fitting import Plan
 from lab.workloads.options import Allowed, one_of, read_sized, within
 from lab.workloads.trained import trained
-from lab.workloads.uncertainty import quality
+from lab.workloads.uncertainty import quality, series_scenes
 from lab.workloads.uncertainty.answers import (
     TRAINED_BY,
     Precision,
@@ -35,14 +36,23 @@ from lab.workloads.uncertainty.ur2m_claims import CLAIMS
 if TYPE_CHECKING:
     from torch import nn
 
+    from lab.workloads.uncertainty.architecture_search import Found
     from lab.workloads.uncertainty.networks import Backbone
 
 Size: TypeAlias = Literal["ci", "paper"]
+Searched: TypeAlias = Literal["none", "grid", "halving"]
+Objective: TypeAlias = Literal["per-operation", "accuracy"]
 Method: TypeAlias = Literal["ur2m", "softmax", "dropout", "ensemble"]
 KNOWN = 8
 """Digits 0 to 7 are known, 8 and 9 are what nobody has shown the network."""
 EXITS = 3
 DROPOUT, PASSES = 0.3, 8
+BEATS, WORDS, ECG5000 = "ecg", "speech-commands", "ecg5000"
+CI_WIDTHS, CI_BLOCKS = (8, 16, 24, 32), (3, 4, 5)
+PAPER_WIDTHS, PAPER_BLOCKS = (32, 64, 128, 256, 512), (3, 4, 5, 6, 7)
+"""What is searched through: the paper's grid has 60 networks of 32 to 512 channels and 3 to 7 blocks."""
+M4F_MACS_PER_MS = 20_000.0
+"""Of the network's int8 layers, measured on the emulated Cortex-M4F at 25 MHz."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class Variant:
 
     Attributes:
         size: ``ci``; ``paper`` is a :class:`PaperVariant`.
+        data: ``digits``; others are a :class:`BlocksVariant`.
         method: ``ur2m``, or a baseline.
         threshold: uncertainty with which an exit is taken, 0 (never) to 1 (by the first likely event).
         precision: of the layers in front of the heads.
@@ -60,6 +71,7 @@ class Variant:
     """
 
     size: Size = "ci"
+    data: str = "digits"
     method: Method = "ur2m"
     threshold: float = 0.1
     precision: Precision = "int8"
@@ -69,17 +81,44 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class PaperVariant(Variant):
-    """The size of the paper: ten words of Speech Commands, on its backbone.
+class BlocksVariant(Variant):
+    """The paper's backbone, searched for where that is asked for; with ``size=ci`` on made heart beats.
 
     Attributes:
-        width, blocks: of the grid that the paper's search goes through; what it chose is not in our reference.
-        samples: recordings of each word that are trained on.
+        width, blocks: channels and identical blocks, where nothing is searched for.
+        search: ``none``; ``grid``, as the paper has it; ``halving``, which trains less.
+        objective: what the best network is: ``per-operation``, the paper's accuracy by operations, or ``accuracy``.
+        arena, flash: KiB that the device offers for activations and for constants.
+        latency: ms that an inference to the deepest exit may take.
+        rate: multiply-accumulates in a millisecond, of the device.
+    """
+
+    data: str = BEATS
+    width: int = 16
+    blocks: int = 3
+    search: Searched = "none"
+    objective: Objective = "per-operation"
+    arena: int = 12
+    flash: int = 32
+    latency: float = 50.0
+    rate: float = M4F_MACS_PER_MS
+
+
+@dataclass(frozen=True)
+class PaperVariant(BlocksVariant):
+    """The size of the paper: Speech Commands, ECG5000 or recordings of the user's, on its backbone.
+
+    Attributes:
+        data: ``speech-commands``, ``ecg5000``, or a folder in ``recordings/``.
+        samples: recordings of each class that are used to train on; ECG5000 is taken as a whole.
     """
 
     size: Size = "paper"
+    data: str = WORDS
     width: int = 64
-    blocks: int = 3
+    arena: int = 128
+    flash: int = 512
+    latency: float = 1000.0
     samples: int = 250
 
 
@@ -91,25 +130,37 @@ _ALLOWED: tuple[Allowed, ...] = (
     within("members", 2, 20, "2 to 20: one member alone is method=softmax"),
     within("epochs", 1, 100),
 )
+_BUDGETS: tuple[Allowed, ...] = (
+    within("blocks", 3, 7), one_of("search", get_args(Searched)), one_of("objective", get_args(Objective)),
+    within("arena", 1, 1 << 20, "KiB, 1 or more"), within("flash", 1, 1 << 20, "KiB, 1 or more"),
+    within("latency", 0.001, 1e6, "ms, more than 0"), within("rate", 1, 1e9, "multiply-accumulates in a ms, 1 or more"),
+)  # fmt: skip
 SIZES: Mapping[str, tuple[Variant, Sequence[Allowed]]] = {
-    "ci": (Variant(), (*_ALLOWED, within("evaluated", 10, 700, _FIFTH.format(700)))),
+    "ci": (Variant(), (*_ALLOWED, one_of("data", ("digits",), "digits or ecg"),
+                       within("evaluated", 10, 700, _FIFTH.format(700)))),
     "paper": (
         PaperVariant(),
         (
-            *_ALLOWED, within("evaluated", 10, 4000, _FIFTH.format(4000)), within("blocks", 3, 7),
-            one_of("width", (32, 64, 128, 256, 512)), within("samples", 4, 4000),
+            *_ALLOWED, *_BUDGETS, within("evaluated", 10, 4000, _FIFTH.format(4000)), one_of("width", PAPER_WIDTHS),
+            within("samples", 4, 4000),
         ),
     ),
+}  # fmt: skip
+_OF_BEATS: Mapping[str, tuple[Variant, Sequence[Allowed]]] = {
+    **SIZES,
+    "ci": (BlocksVariant(), (*_ALLOWED, *_BUDGETS, within("evaluated", 10, 700, _FIFTH.format(700)),
+                             one_of("width", CI_WIDTHS))),
 }  # fmt: skip
 
 
 def parse(text: str) -> Variant:
-    """A variant from ``method=ensemble,members=3``; what is not named keeps the default of its size.
+    """A variant from ``method=ensemble,members=3``; what is not named keeps the default of its size and data.
 
     Raises:
         ConfigError: an unknown name or a value that is not allowed.
     """
-    return read_sized("ur2m", SIZES, text)
+    of_beats = f"data={BEATS}" in text.split(",")
+    return read_sized("ur2m", _OF_BEATS if of_beats else SIZES, text)
 
 
 def counts(evaluated: int) -> tuple[int, int, int]:
@@ -156,8 +207,9 @@ def _told_apart(
 
 class Ur2m:
     """The workload. Variants: ``method=ur2m|softmax|dropout|ensemble``, ``threshold=``, ``precision=int8|float32``,
-    ``members=``, ``epochs=``, ``evaluated=``, separated by commas; with ``size=paper`` also ``width=``, ``blocks=`` and
-    ``samples=``.
+    ``members=``, ``epochs=``, ``evaluated=``, ``data=digits|ecg``, separated by commas. With ``data=ecg`` and with
+    ``size=paper``, whose ``data=`` are the user's, also ``width=``, ``blocks=``, ``search=none|grid|halving``,
+    ``objective=``, ``arena=``, ``flash=``, ``latency=``, ``rate=``; with ``size=paper`` ``samples=``.
     """
 
     id: str = "ur2m"
@@ -178,6 +230,7 @@ class Ur2m:
         chosen = parse(variant)
         clean, shifted, unknown = counts(chosen.evaluated)
         task = task_of(chosen)
+        chosen, found = searched(chosen, task, cache)
         known = task.classes
         reading = Reading(known, 2 * known, EXITS) if chosen.method == "ur2m" else Reading(known)
         images = f"of {known} classes that are known {clean} samples are clean, {shifted} shifted, {unknown} of others"
@@ -185,7 +238,14 @@ class Ur2m:
             self.id, asdict(chosen), chosen.precision, task, reading, partial(judge, task.scene, reading),
             partial(network, chosen, task, cache), images,
         )  # fmt: skip
-        return prepare(question, cache)
+        prepared = prepare(question, cache)
+        if found is None or not isinstance(chosen, BlocksVariant):
+            return prepared
+        fact = f"Of {found.candidates} networks {found.fitting} fit; chosen: {chosen.blocks} blocks of {chosen.width}."
+        return replace(
+            prepared, facts=(*prepared.facts, fact),
+            figures=(*prepared.figures, *_searched_figures(found, chosen.rate)),
+        )  # fmt: skip
 
 
 def task_of(variant: Variant) -> Task:
@@ -194,18 +254,69 @@ def task_of(variant: Variant) -> Task:
     Raises:
         ConfigError: no data.
     """
+    asked = counts(variant.evaluated)
     if isinstance(variant, PaperVariant):
-        return keywords_task(variant.samples, counts(variant.evaluated))
-    return digits_task(KNOWN, counts(variant.evaluated), "16x16 pixels; clean, shifted and of unknown classes.")
+        if variant.data == WORDS:
+            return keywords_task(variant.samples, asked)
+        if variant.data == ECG5000:
+            return series_scenes.ecg5000_task(asked)
+        return series_scenes.sounds_task(variant.data, variant.samples, asked)
+    if isinstance(variant, BlocksVariant):
+        return series_scenes.made_beats_task(asked)
+    return digits_task(KNOWN, asked, "16x16 pixels; clean, shifted and of unknown classes.")
 
 
 def backbone(variant: Variant) -> Backbone:
     """The network of a variant, untrained."""
-    from lab.workloads.uncertainty import networks, paper_networks
+    from lab.workloads.uncertainty import networks
 
-    if isinstance(variant, PaperVariant):
-        return paper_networks.depthwise_thirds(variant.width, variant.blocks)
+    if isinstance(variant, BlocksVariant):
+        return _blocks_of(variant.data, variant.width, variant.blocks)
     return networks.DIGITS
+
+
+def _blocks_of(data: str, width: int, blocks: int) -> Backbone:
+    from lab.workloads.uncertainty import paper_networks
+
+    pooled = paper_networks.POOLED_BEATS if data in (BEATS, ECG5000) else paper_networks.POOLED
+    return paper_networks.depthwise_thirds(width, blocks, pooled)
+
+
+def plan_of(variant: Variant) -> Plan:
+    """How the networks of a variant are trained."""
+    return Plan(epochs=variant.epochs, batch=32, learning_rate=6e-3, label_smoothing=0.0)
+
+
+def searched(variant: Variant, task: Task, cache: Path) -> tuple[Variant, Found | None]:
+    """The variant with the network that its search chose, and what the search came to; without a search as it is.
+
+    Raises:
+        ConfigError: no network fits into the device, or the cache cannot be written.
+    """
+    if not isinstance(variant, BlocksVariant) or variant.search == "none":
+        return variant, None
+    from lab.workloads.uncertainty.architecture_search import Budget, Search
+
+    is_paper = isinstance(variant, PaperVariant)
+    widths, blocks = (PAPER_WIDTHS, PAPER_BLOCKS) if is_paper else (CI_WIDTHS, CI_BLOCKS)
+    budget = Budget(1024 * variant.arena, 1024 * variant.flash, variant.latency, variant.rate)
+    found = Search(
+        list(product(widths, blocks)), partial(_blocks_of, variant.data), task, budget, variant.search,
+        variant.objective, plan_of(variant), variant.threshold, variant.precision,
+    ).run(cache)  # fmt: skip
+    return replace(variant, width=found.chosen.width, blocks=found.chosen.blocks), found
+
+
+def _searched_figures(found: Found, rate: float) -> tuple[Figure, ...]:
+    return (
+        Figure("search.candidates", found.candidates, "1", "networks of the grid"),
+        Figure("search.fitting", found.fitting, "1", "networks within arena, flash and latency"),
+        Figure("search.epochs", found.trained_epochs, "1", "of training, all networks together"),
+        Figure("search.accuracy", found.accuracy, "1", "of the network that was chosen, by what the host judges"),
+        Figure("search.arena", found.chosen.arena_bytes, "bytes", "of the network that was chosen"),
+        Figure("search.flash", found.chosen.flash_bytes, "bytes", "constants of it"),
+        Figure("search.latency", found.chosen.macs / rate / 1000, "s", "to the deepest exit: operations by the rate"),
+    )
 
 
 @dataclass(frozen=True)
@@ -218,11 +329,11 @@ class _Training:
 
     @property
     def plan(self) -> Plan:
-        return Plan(epochs=self.variant.epochs, batch=32, learning_rate=6e-3, label_smoothing=0.0)
+        return plan_of(self.variant)
 
     def parts(self, what: str) -> dict[str, str]:
         """What the state of a network depends on."""
-        shape = f", {self.variant.blocks}x{self.variant.width}" if isinstance(self.variant, PaperVariant) else ""
+        shape = f", {self.variant.blocks}x{self.variant.width}" if isinstance(self.variant, BlocksVariant) else ""
         return {"network": what + shape, "plan": json.dumps(asdict(self.plan)), "data": self.task.trained_on}
 
     def cascade(self) -> nn.Module:
