@@ -20,8 +20,8 @@ POWER = "NetworkPowerPort"
 Reach = Callable[[str, str, int], tuple[str, int]]
 """From an SSH destination, a host and a port to an address of this computer that leads there."""
 
-# ser2net never answers for control lines that a port does not have, and pyserial waits for that. Its answers come behind
-# all that the board says, and a board that was left in the midst of a job says much: 3 s, pyserial's own, are too few.
+# ser2net never answers for control lines that a port does not have, and pyserial waits for that. Its answers come
+# behind all that the board says, and a board that was left in mid-job says much: 3 s, pyserial's own, are too few.
 _RFC2217 = "ign_set_control&timeout=15"
 _SHELLY: Mapping[str, int] = {"shelly_gen1": 1, "shelly_gen2": 2}
 

@@ -22,6 +22,7 @@ from lab.switch_config import ShellyPlug
 
 HERE = LabgridConfig()
 BOARD = DeviceConfig(board="nucleo-f446re", place="p")
+RFC2217 = "ign_set_control&timeout=15"
 
 
 def resource(cls: str, name: str = "r", exporter: str = "e", **params: Value) -> Resource:
@@ -39,10 +40,10 @@ def wire(*resources: Resource, config: DeviceConfig = BOARD, labgrid: LabgridCon
 @pytest.mark.parametrize(
     ("params", "url", "baud"),
     [
-        ({"host": "127.0.0.1", "port": 4001, "speed": 9600}, "rfc2217://127.0.0.1:4001?ign_set_control&timeout=15", 9600),
-        ({"host": "localhost", "port": 4001}, "rfc2217://localhost:4001?ign_set_control&timeout=15", 115200),
+        ({"host": "127.0.0.1", "port": 4001, "speed": 9600}, f"rfc2217://127.0.0.1:4001?{RFC2217}", 9600),
+        ({"host": "localhost", "port": 4001}, f"rfc2217://localhost:4001?{RFC2217}", 115200),
         ({"host": "127.0.0.1", "port": 1, "protocol": "raw"}, "socket://127.0.0.1:1", 115200),
-        ({"host": "127.0.0.1", "port": 1, "protocol": "rfc2217"}, "rfc2217://127.0.0.1:1?ign_set_control&timeout=15", 115200),
+        ({"host": "127.0.0.1", "port": 1, "protocol": "rfc2217"}, f"rfc2217://127.0.0.1:1?{RFC2217}", 115200),
     ],
 )
 def test_a_network_serial_port_is_a_url(params: Mapping[str, Value], url: str, baud: int) -> None:
@@ -61,7 +62,7 @@ def test_serial_ports_on_other_computers_take_a_tunnel_or_trust() -> None:
         wire(far)
     assert "tunnels: {e: user@192.0.2.7}" in refused.value.hint
     trusted = LabgridConfig(unprotected=True)
-    assert wire(far, labgrid=trusted).serial == SerialPort(port="rfc2217://192.0.2.7:4001?ign_set_control&timeout=15")
+    assert wire(far, labgrid=trusted).serial == SerialPort(port=f"rfc2217://192.0.2.7:4001?{RFC2217}")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_a_tunnel_leads_to_the_exporter(labgrid: LabgridConfig, host: str, expec
 
     found = wired(BOARD, [resource("NetworkSerialPort", host=host, port=4001)], labgrid, reach)
     assert asked == [expected]
-    assert found.serial == SerialPort(port="rfc2217://127.0.0.1:7?ign_set_control&timeout=15")
+    assert found.serial == SerialPort(port=f"rfc2217://127.0.0.1:7?{RFC2217}")
 
 
 def test_a_service_is_ssh_with_the_bench_files_keys_and_never_the_exporters_password() -> None:
