@@ -82,6 +82,16 @@ class Recipe:
     step_rate: float
     replay: Replay | None = None
 
+    def of_order(self, number: int) -> Recipe:
+        """The same with another luck of the buffer: over one that all orders share nothing is averaged."""
+        seed = self.plan.seed + number
+        replay = None if self.replay is None else replace(self.replay, seed=seed)
+        return replace(self, plan=replace(self.plan, seed=seed), replay=replay)
+
+    def compiled(self) -> TrainingModel:
+        """The program."""
+        return compiled(self.size, self.hidden, self.blocks, self.replay, self.group)
+
     @property
     def group(self) -> int:
         """Steps whose gradients add up: single samples change the network one by one."""
@@ -248,7 +258,7 @@ def learn(recipe: Recipe, streams: Sequence[Stream]) -> Learnt:
         streams: what is learnt.
     """
     stream = streams[0]
-    made = compiled(recipe.size, recipe.hidden, recipe.blocks, recipe.replay, recipe.group)
+    made = recipe.compiled()
     with seeded(SEED), progress.step("sparcl: learning in PyTorch", quiet_below_s=2.0):
         masked = Masked(network(recipe.size, recipe.hidden, recipe.blocks), recipe, made.program)
         initial, losses = masked.values(), []
@@ -258,9 +268,8 @@ def learn(recipe: Recipe, streams: Sequence[Stream]) -> Learnt:
             return losses[-1]
 
         order = walk(stream, recipe.plan, step)
-    with progress.step(f"sparcl: {len(streams)} orders on the host", quiet_below_s=2.0), TemporaryDirectory() as at:
-        host = HostTraining(made.compiled, Path(at))
-        runs = [_by_host(host, one, recipe.plan, recipe.step_rate) for one in streams]
+    with progress.step(f"sparcl: {len(streams)} orders on the host", quiet_below_s=2.0):
+        runs = _on_host(made, recipe, streams)
     return _learnt(made, stream, _InPyTorch(order, losses, initial, masked.values(), masked.accuracy(stream)), runs)
 
 
@@ -284,7 +293,20 @@ class _HostRun:
     forgetting: float
 
 
-def _by_host(host: HostTraining, stream: Stream, plan: Rehearsal, rate: float) -> _HostRun:
+def _on_host(made: TrainingModel, recipe: Recipe, streams: Sequence[Stream]) -> list[_HostRun]:
+    """The streams by the C, each with a luck of its own; where the device draws, that is compiled in."""
+    runs: list[_HostRun] = []
+    with TemporaryDirectory() as at:
+        host = HostTraining(made.compiled, Path(at))
+        for number, stream in enumerate(streams):
+            own = recipe.of_order(number)
+            if number and own.replay is not None:
+                host = HostTraining(own.compiled().compiled, Path(at))
+            runs.append(_by_host(host, stream, own))
+    return runs
+
+
+def _by_host(host: HostTraining, stream: Stream, recipe: Recipe) -> _HostRun:
     host.reset()
     host.state.random = SEED
     targets = stream.labels.astype(np.int32)
@@ -294,13 +316,13 @@ def _by_host(host: HostTraining, stream: Stream, plan: Rehearsal, rate: float) -
     def step(sample: int) -> float:
         nonlocal done
         done += 1
-        return host.step(stream.samples[sample], targets[sample : sample + 1], rate)
+        return host.step(stream.samples[sample], targets[sample : sample + 1], recipe.step_rate)
 
     def ask(task: int) -> None:
         outputs.append(_answers(host, stream))
         steps.append(done)
 
-    walk(stream, plan, step, ask)
+    walk(stream, recipe.plan, step, ask)
     return _HostRun(tuple(outputs), tuple(steps), forgetting(stream, outputs[1:]))
 
 
