@@ -47,7 +47,7 @@ from lab.wire import Session
 from measurements.environment import MemoryFigure
 
 HELLO_TIMEOUT_S = 15.0
-PYTHON_HELLO_TIMEOUT_S = 180.0
+PYTHON_HELLO_TIMEOUT_S = 600.0  # PyTorch takes minutes to load on an emulated core of a busy computer
 RECONNECT_S = 60.0
 _RESYNC_S = 1.0
 _PROBE_S = 5.0

@@ -48,6 +48,8 @@ _WHICH_PYTHON = "import platform, sys; print('%d.%d' % sys.version_info[:2], pla
 # needs a package (ensurepip) that Debian leaves out. `--python` does the same, of newer pips only.
 _WHERE_PIP_IS = "import os, pip; print(os.path.dirname(os.path.dirname(pip.__file__)))"
 _RUN_PIP = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module('pip', run_name='__main__')"
+# A library that the device lacks and an instruction that its processor lacks show here, not in a run.
+_LOAD = "import importlib.util as u; u.find_spec('torch') and __import__('torch')"
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ def _make(
     options = ("install", "--quiet", "--ignore-installed", "--disable-pip-version-check", "--no-index", "--no-deps")
     install = (f"{place}/bin/python", "-I", "-c", _RUN_PIP, pip, *options, *pushed)
     _must(remote, install, hint=f"are these wheels for the device's Python and processor? {_TORCH_WHEELS_HINT}")
+    _must(remote, (f"{place}/bin/python", "-I", "-c", _LOAD), hint="PyTorch does not load there: see its words")
 
 
 def _check_tags(device: str, name: str, version: str, machine: str) -> None:
