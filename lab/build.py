@@ -475,6 +475,7 @@ def _publish(finished: Path, folder: Path) -> None:
 def _build_into(folder: Path, model: CompiledModel, board: _Board, options: _Options, toolchain: str) -> Artifact:
     cache, build_id = folder.parents[1], folder.name[:BUILD_ID_DIGITS]
     sources = {**model.sources, "lab_build_id.h": f'#define LAB_BUILD_ID "{build_id}"\n'}
+    files = {name: text.encode() for name, text in sources.items()} | dict(model.binaries)
     with private_folder(folder.parent) as temporary:
         finished = temporary / "finished"
         finished.mkdir()
@@ -483,7 +484,7 @@ def _build_into(folder: Path, model: CompiledModel, board: _Board, options: _Opt
         # Resolved, since compilers write the folder they run in as the system names it.
         with borrow((cache / "trees").resolve(), name, inputs, private=temporary.resolve() / "tree") as tree:
             settings = _settings(model, board, options, tree.model)
-            printed = build_in(tree, sources, settings, tools, FIRMWARE)
+            printed = build_in(tree, files, settings, tools, FIRMWARE)
             if printed:
                 _blame_the_disk(printed, cache)
                 raise _explain(printed, model, board)

@@ -121,13 +121,13 @@ def borrow(trees: Path, name: str, inputs: str, private: Path) -> Iterator[Build
 
 
 def build_in(
-    tree: BuildTree, sources: Mapping[str, str], settings: Mapping[str, str], tools: Tools, firmware: Path
+    tree: BuildTree, files: Mapping[str, bytes], settings: Mapping[str, str], tools: Tools, firmware: Path
 ) -> str:
     """Build a model in a tree.
 
     Args:
         tree: where.
-        sources: the model's files, texts by name.
+        files: the model's, contents by name.
         settings: CMake's, for ``firmware/CMakeLists.txt``.
         tools: what to build with.
         firmware: the folder with ``CMakeLists.txt``.
@@ -138,12 +138,12 @@ def build_in(
     Raises:
         OSError: the tree cannot be written.
     """
-    printed = _attempt(tree, sources, settings, tools, firmware)
+    printed = _attempt(tree, files, settings, tools, firmware)
     if printed and tree.used:
         # It may be the tree's fault.
         fresh = replace(tree, settings={}, read={})
         _remove(tree.folder)
-        printed = _attempt(fresh, sources, settings, tools, firmware)
+        printed = _attempt(fresh, files, settings, tools, firmware)
     return printed
 
 
@@ -199,13 +199,13 @@ def _verified(folder: Path, lock: int, inputs: str) -> BuildTree:
 
 
 def _attempt(
-    tree: BuildTree, sources: Mapping[str, str], settings: Mapping[str, str], tools: Tools, firmware: Path
+    tree: BuildTree, files: Mapping[str, bytes], settings: Mapping[str, str], tools: Tools, firmware: Path
 ) -> str:
     tree._note.unlink(missing_ok=True)
     _remove_model(tree)
     tree.model.mkdir(parents=True)
-    for name, text in sources.items():
-        (tree.model / name).write_text(text, encoding="utf-8", newline="\n")
+    for name, content in files.items():
+        (tree.model / name).write_bytes(content)
     if tree.settings != settings:
         values = [f"-D{key}={value}" for key, value in settings.items()]
         done = tools.run(tools.cmake, "-G", "Ninja", "-S", firmware, "-B", tree.objects, *values, lock=tree.lock)

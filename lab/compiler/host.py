@@ -156,6 +156,8 @@ class HostModel:
     ) -> None:
         for name, text in compiled.sources.items():
             (folder / name).write_text(text, encoding="utf-8")
+        for name, content in compiled.binaries.items():
+            (folder / name).write_bytes(content)
         library_path = folder / f"{compiled.digest[:16]}.so"
         build_shared_library(
             [

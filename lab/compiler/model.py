@@ -226,6 +226,7 @@ class CompiledModel:
         lower_bound_bytes: most bytes live at once.
         digest: SHA-256 of the sources, hex.
         training: how it trains; ``None`` for inference only.
+        binaries: file name to content of what ``model.c`` includes (:mod:`lab.compiler.binary_constants`).
     """
 
     name: str
@@ -238,6 +239,7 @@ class CompiledModel:
     lower_bound_bytes: int
     digest: str
     training: CompiledTraining | None = None
+    binaries: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def weights_bytes(self) -> int:

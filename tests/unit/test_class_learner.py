@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers.small_learner import CLASSES, SHOTS, plan, small_task
 
+from lab.compiler import binary_constants
 from lab.compiler.host import TRAP_UNDEFINED, HostTraining
 from lab.compiler.model import CompiledModel
 from lab.compiler.program import TrainingState
@@ -82,7 +83,12 @@ def test_without_packed_latents_it_comes_to_pytorchs_classifier(rehearsal: Rehea
     assert {one.name for one in model.training.variables} == set(found) if model.training else False
 
 
-def test_attentive_units_come_to_pytorchs_and_only_those_that_answer_are_learnt(tmp_path: Path) -> None:
+@pytest.mark.parametrize("least_bytes", [1, binary_constants.LEAST_BYTES])
+def test_attentive_units_come_to_pytorchs_and_only_those_that_answer_are_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least_bytes: int
+) -> None:
+    """Whether what they begin with is text, or in files that the assembler includes."""
+    monkeypatch.setattr(binary_constants, "LEAST_BYTES", least_bytes)
     task = small_task()
     units = Units(count=7, active=2, hidden=5, keys=4, inputs=task.latents.shape[-1], outputs=6)
     torch.manual_seed(1)
@@ -90,19 +96,20 @@ def test_attentive_units_come_to_pytorchs_and_only_those_that_answer_are_learnt(
     sizes = replace(plan("none", 0), units=units)
     given = {name: one.numpy() for name, one in initial.items()}
     model = compose(task.extractor, task.codec("int8"), sizes, "small_learner", given)
+    assert bool(model.binaries) == (least_bytes == 1)
     host, losses = run_all(model, tmp_path, 0.3)
     expected = learn(task.stream(), sizes, torch.tensor([0.3]), SEED, attention=Attention(initial, units.active))
     found = host.variables()
     assert np.allclose(losses, expected.losses[:, 0], atol=1e-5)
     assert np.allclose(found[WEIGHT], expected.weights[-1, 0], atol=1e-5)
-    for name, one in expected.units[-1].items():
+    for name, one in expected.units.items():
         assert np.allclose(found[UNITS + name], one[0], atol=1e-5), name
     # Class 0 was learnt by a classifier of zeros at first, so units change from the second sample on.
     changed = (found[UNITS + "value"] != given["value"]).any((1, 2))
     assert 0 < changed.sum() < units.count
     assert np.array_equal((found[UNITS + "state"] != given["state"]).any(1), changed)
     told = host.run(task.inputs).reshape(1, -1, CLASSES)
-    assert np.allclose(told, expected.told(-1, task.stream().fresh.flatten(1, 2)), atol=1e-5)
+    assert np.allclose(told, expected.told(task.stream().fresh.flatten(1, 2)), atol=1e-5)
     host.reset()
     assert np.array_equal(host.variables()[UNITS + "key"], given["key"]), "from flash again"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from lab.workloads.continual import meta
+from lab.workloads.continual.attentive_inner_loop import attended_after
 from lab.workloads.continual.attentive_units import attend, fresh
 from lab.workloads.continual.learner_plan import Units
 from lab.workloads.continual.meta import MetaPlan, latents, train_extractor
@@ -87,30 +89,51 @@ def test_in_front_of_attentive_units_an_extractor_yields_a_vector(base: Base) ->
     assert torch.equal(latents(network, torch.zeros(2, 1, 16, 16)), network(torch.zeros(2, 1, 16, 16)))
 
 
-def attentive() -> meta._Learner:
-    """Six units, two of which answer."""
+def attentive() -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Six units, two of which answer, and a classifier of three classes, the second of which begins at zero."""
     torch.manual_seed(5)
-    units = {name: one.requires_grad_() for name, one in fresh(UNITS).items()}
-    return meta._Learner(nn.Identity(), nn.Linear(UNITS.outputs, 3), units, UNITS.active)
+    units = {name: one.double().requires_grad_() for name, one in fresh(UNITS).items()}
+    kept = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+    weight, bias = torch.randn(3, UNITS.outputs, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    return units, (weight * kept[:, None]).requires_grad_(), (bias * kept).requires_grad_()
+
+
+def seen_by(units: Mapping[str, torch.Tensor], features: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+    return attend({name: one[None] for name, one in units.items()}, features[None], len(ranks), ranks)[0]
 
 
 def test_the_attentive_inner_loop_is_sgd_on_units_and_classifier_together() -> None:
-    learner, features, ranks = attentive(), torch.randn(4, UNITS.inputs), torch.tensor([2, 0])
-    weight, bias, units = meta._attentive_inner_loop(learner, features, 1, 0.2, ranks)
-    with torch.no_grad():
-        learner.head.weight[1] = 0
-        learner.head.bias[1] = 0
-    optimizer = torch.optim.SGD(learner.parameters(), lr=0.2)
-    for feature in features:
+    (units, weight, bias), ranks = attentive(), torch.tensor([2, 0])
+    features = torch.randn(7, UNITS.inputs, dtype=torch.float64)
+    made = attended_after(units, (weight, bias), features, 4, 1, 0.2, ranks)
+    before = units["value"].detach().clone()
+    optimizer = torch.optim.SGD([*units.values(), weight, bias], lr=0.2)
+    for feature in features[:4]:
         optimizer.zero_grad()
-        seen = attend({name: one[None] for name, one in learner.units.items()}, feature[None, None], 2, ranks)[0]
-        functional.cross_entropy(learner.head(seen), torch.tensor([1])).backward()  # type: ignore[no-untyped-call]
+        told = functional.linear(seen_by(units, feature[None], ranks), weight, bias)
+        functional.cross_entropy(told, torch.tensor([1])).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    assert torch.allclose(weight, learner.head.weight, atol=1e-6)
-    assert torch.allclose(bias, learner.head.bias, atol=1e-6)
-    for name, one in learner.units.items():
-        assert torch.allclose(units[name], one, atol=1e-6)
-    assert not torch.equal(learner.units["value"], attentive().units["value"])
+    assert torch.allclose(made, functional.linear(seen_by(units, features, ranks), weight, bias), atol=1e-12)
+    assert not torch.equal(units["value"], before)
+
+
+def test_the_outer_gradient_is_that_through_whole_matrices() -> None:
+    """Against the same with every matrix copied at every step, to the second derivative."""
+    ranks, features = torch.tensor([1, 3]), torch.randn(6, UNITS.inputs, dtype=torch.float64, requires_grad=True)
+    units, weight, bias = attentive()
+    told = attended_after(units, (weight, bias), features, 4, 1, 0.2, ranks)
+    found = torch.autograd.grad(told.square().sum(), [features, *units.values()])
+    learnt = {**units, "weight": weight, "bias": bias}
+    for shot in range(4):
+        one = functional.linear(seen_by(learnt, features[shot : shot + 1], ranks), learnt["weight"], learnt["bias"])
+        loss = functional.cross_entropy(one, torch.tensor([1]))
+        gradients = torch.autograd.grad(loss, list(learnt.values()), create_graph=True)
+        learnt = {name: one - 0.2 * by for (name, one), by in zip(learnt.items(), gradients, strict=True)}
+    again = functional.linear(seen_by(learnt, features, ranks), learnt["weight"], learnt["bias"])
+    expected = torch.autograd.grad(again.square().sum(), [features, *units.values()])
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-10)
+        assert float(other.abs().max()) > 1e-3
 
 
 def test_what_the_units_say_is_the_weighted_sum_of_the_best() -> None:

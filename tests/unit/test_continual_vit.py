@@ -11,13 +11,13 @@ from helpers.learner_runs import losses_of
 from torch import nn
 
 from lab.compiler.host import HostTraining
-from lab.errors import ConfigError, WorkloadError
+from lab.errors import WorkloadError
 from lab.paths import cache_dir
 from lab.workloads import get
 from lab.workloads.base import Prepared
 from lab.workloads.continual.kept import Kept
 from lab.workloads.continual.learner_plan import ENDS, LABELS, POOL, STORE, WEIGHT
-from lab.workloads.continual.networks import CI_WIDTHS, Gated, extractor
+from lab.workloads.continual.networks import CI_WIDTHS, Gated, extractor, widths_of
 from lab.workloads.continual.options import Base, parse
 from lab.workloads.continual.vit import DEPTH, HEADS, LATENT_PER_WIDTH, PatchFeatures, patch_side
 from lab.workloads.networks.vit import PreNormBlock
@@ -31,7 +31,7 @@ def prepared() -> Prepared:
     return get("metacl-bench").prepare(cache_dir(), SMALL)
 
 
-def torchs_own(network: PatchFeatures, samples: torch.Tensor) -> torch.Tensor:
+def torchs_own(network: PatchFeatures, samples: torch.Tensor, heads: int = HEADS) -> torch.Tensor:
     """The same by PyTorch's encoder, from patches that are cut out by hand."""
     width = network.norm.normalized_shape[0]
     high, wide = network.patches.kernel_size
@@ -41,7 +41,7 @@ def torchs_own(network: PatchFeatures, samples: torch.Tensor) -> torch.Tensor:
     for block in network.blocks:
         assert isinstance(block, PreNormBlock)
         own = nn.TransformerEncoderLayer(
-            width, HEADS, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         theirs = [*own.self_attn.parameters(), *own.norm1.parameters(), *own.norm2.parameters(),
                   *own.linear1.parameters(), *own.linear2.parameters()]  # fmt: skip
@@ -68,7 +68,8 @@ def test_the_transformer_is_pytorchs(shape: tuple[int, int, int]) -> None:
 
 
 def test_patches_divide_the_sides() -> None:
-    assert [patch_side(one) for one in (24, 49, 10, 32, 7, 1)] == [4, 7, 2, 4, 1, 1]
+    assert [patch_side(one) for one in (24, 49, 10, 32, 84, 7, 1)] == [4, 7, 2, 4, 14, 1, 1]
+    assert patch_side(157) == 26, "a prime: 6 patches, and one frame is left over"
 
 
 @pytest.mark.parametrize("base", ["pretrained", "oml", "anml"])
@@ -148,9 +149,26 @@ def test_what_an_int8_extractor_yields_is_kept_to_the_bit() -> None:
         there.check({**raw, ENDS: np.array([2, 4, 7], "<i4").tobytes()})
 
 
-def test_only_a_transformer_extracts_in_float32_and_none_does_at_the_papers_size() -> None:
+def test_only_a_transformer_extracts_in_float32() -> None:
     assert parse("metacl-bench", "network=vit").float_extractor
     assert not parse("metacl-bench", "network=ds-cnn").float_extractor
-    with pytest.raises(ConfigError, match="network=vit is not allowed") as caught:
-        parse("metacl-bench", "size=paper,network=vit")
-    assert "ours are for size=ci" in caught.value.hint
+    assert parse("metacl-bench", "size=paper,network=vit").float_extractor
+    assert not parse("metacl-bench", "size=paper").float_extractor
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 157, 64)])
+def test_at_the_papers_size_it_is_vit_ti(shape: tuple[int, int, int]) -> None:
+    """Its blocks' parameters in closed form: 5.3 of the 5.7 M of Touvron et al., table 1, which count 1,000 classes and
+    patches of 16×16 of an image of 224×224."""
+    with torch.device("meta"):
+        network = extractor("oml", "vit", shape, widths_of("paper", 1.0))
+        assert network(torch.zeros(2, *shape)).shape == (2, LATENT_PER_WIDTH * 192)
+    assert isinstance(network, PatchFeatures)
+    blocks = sum(one.numel() for one in network.blocks.parameters())
+    assert blocks == 12 * (12 * 192**2 + 13 * 192)
+    assert 5.3e6 < blocks < 5.4e6
+    small = extractor("oml", "vit", (3, 12, 12), widths_of("paper", 0.05)).eval()
+    assert isinstance(small, PatchFeatures)
+    samples = torch.randn(2, 3, 12, 12)
+    with torch.no_grad():
+        assert torch.allclose(small(samples), torchs_own(small, samples, heads=3), atol=1e-5)

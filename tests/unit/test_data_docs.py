@@ -8,14 +8,26 @@ from pathlib import Path
 import pytest
 
 from lab.errors import ConfigError
-from lab.workloads.data import cifar10, cifar100, ecg5000, image_folder, inertial, mnist, sound_folder, speech_commands
+from lab.workloads.data import (
+    cifar10,
+    cifar100,
+    ecg5000,
+    esc50,
+    image_folder,
+    inertial,
+    mini_imagenet,
+    mnist,
+    sound_folder,
+    speech_commands,
+)
 from lab.workloads.data.folders import Source
 from lab.workloads.networks.weight_files import NETWORK_FILES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 SOURCES = (
     cifar10.CIFAR10, cifar10.CIFAR10_C, cifar100.CIFAR100, speech_commands.SPEECH_COMMANDS, inertial.UCI_HAR,
-    inertial.PAMAP2, image_folder.source("NAME"), ecg5000.ECG5000, sound_folder.source("NAME"), NETWORK_FILES,
+    mini_imagenet.MINI_IMAGENET, esc50.ESC50, inertial.PAMAP2, image_folder.source("NAME"), ecg5000.ECG5000,
+    sound_folder.source("NAME"), NETWORK_FILES,
     *mnist.SOURCES.values(),
 )  # fmt: skip
 

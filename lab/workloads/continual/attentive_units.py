@@ -78,9 +78,16 @@ def attend(of: Parameters, latents: torch.Tensor, active: int, ranks: torch.Tens
         ranks: int64 (active,), which of the units in order of their scores answer instead; meta-training leaves out
             some of the best by chance, so that no unit is the only one for its latents.
     """
-    matches = scores(of, latents)
+    values = torch.einsum("rni,ruio->rnuo", latents, of["value"])
+    return answer(scores(of, latents), values, active, ranks)
+
+
+def answer(
+    matches: torch.Tensor, values: torch.Tensor, active: int, ranks: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Features of length 1, (replicas, n, outputs), of scores (replicas, n, units) and what each unit makes of each
+    latent, (replicas, n, units, outputs); ``active`` and ``ranks`` as for :func:`attend`."""
     best = matches.topk(active if ranks is None else int(ranks.max()) + 1, dim=2).indices
     chosen = best if ranks is None else best[..., ranks]
     weights = matches * torch.zeros_like(matches).scatter(2, chosen, 1.0)
-    values = torch.einsum("rni,ruio->rnuo", latents, of["value"])
     return functional.normalize(torch.einsum("rnu,rnuo->rno", weights, values), dim=2, eps=LEAST_LENGTH)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from lab.workloads.continual.networks import Widths
+
 HERE = Path(__file__).parent
 CALIBRATION = 256
 Extracting: TypeAlias = Callable[[Int8Array], Int8Array]
@@ -104,9 +106,12 @@ def sources() -> list[Path]:
 
 
 _NETWORKS = HERE.parent / "networks"
-_TRAINING = [HERE / "meta.py", HERE / "networks.py", HERE / "vit.py", HERE / "attentive_units.py",
-             HERE / "resuming.py", *tasks.SOURCES,
-             *(_NETWORKS / f"{name}.py" for name in ("blocks", "evaluation", "vit", "attention"))]  # fmt: skip
+_TRAINING = [
+    *(HERE / f"{name}.py" for name in ("meta", "networks", "vit", "attentive_units", "attentive_inner_loop",
+                                       "resuming")),
+    *tasks.SOURCES,
+    *(_NETWORKS / f"{name}.py" for name in ("blocks", "evaluation", "vit", "attention")),
+]  # fmt: skip
 
 
 def _trained_on(variant: Variant) -> dict[str, str]:
@@ -136,28 +141,31 @@ def network_of(variant: Variant, known: tasks.Classes, cache: Path) -> tuple[nn.
     import torch
 
     from lab.workloads.continual.networks import extractor as untrained
-    from lab.workloads.continual.networks import folded_extractor, widths_of
+    from lab.workloads.continual.networks import folded_extractor
 
     key = cached.key(_trained_on(variant), _TRAINING)
     entry = cached.obtain(cache / "workloads", "continual-network", key, lambda: _train(variant, known, cache, key))
     projected = 0 if variant.attention is None else variant.attention.inputs
     network = folded_extractor(
-        untrained(
-            variant.recipe.base, variant.network, known.shape, widths_of(variant.size, variant.width), projected
-        )
+        untrained(variant.recipe.base, variant.network, known.shape, _widths(variant), projected)
     )
     weights = {name: value for name, value in entry.arrays.items() if not name.startswith(UNITS)}
     network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     return network.eval().requires_grad_(requires_grad=False), units_in(entry)
 
 
+def _widths(variant: Variant) -> Widths:
+    from lab.workloads.continual.networks import widths_of
+
+    return widths_of(variant.size, variant.width, padded=variant.data != "mini-imagenet")
+
+
 def _train(variant: Variant, known: tasks.Classes, cache: Path, key: str) -> cached.Entry:
     from lab.workloads.continual.meta import meta_plan, train_extractor
-    from lab.workloads.continual.networks import widths_of
     from lab.workloads.continual.resuming import Saved
     from lab.workloads.fitting import seeded
 
-    plan, widths = meta_plan(variant.size, variant.meta, variant.network), widths_of(variant.size, variant.width)
+    plan, widths = meta_plan(variant.size, variant.meta, variant.network), _widths(variant)
     saved = Saved(cache / "workloads" / f"continual-network-{key[:32]}.unfinished.pt")
     with seeded(SEED):
         made = train_extractor(

@@ -7,13 +7,14 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from lab.compiler.binary_constants import file_name, included, is_binary
 from lab.compiler.model import (
     CompiledModel,
     CompiledTraining,
@@ -109,18 +110,26 @@ def compose(
             optimizer="sgd",
             precision=precision,
         ),
+        binaries=binaries(variables, units or {}),
     )
+
+
+def binaries(variables: Iterable[Variable], units: Initial) -> dict[str, bytes]:
+    """Files that the program of these variables includes: what large arrays of attentive units begin with."""
+    large = {_initial_label(one): _laid_out(one, units) for one in _binary_units(variables)}
+    return {file_name(label): values.astype("<f4").tobytes() for label, values in large.items()}
 
 
 def _layers(extractor: CompiledModel, codec: Codec, plan: Plan, precision: Precision) -> tuple[LayerInfo, ...]:
     """The extractor as one layer, and the classifier."""
     shots, elements = plan.shots, codec.elements
     book = 0 if codec.codebook is None else codec.codebook.size
+    units = sum(one.size_bytes for one in variables_of(codec, plan) if one.name.startswith(UNITS))
     return (
         LayerInfo("extractor", f"{precision} network", shots * extractor.macs, extractor.weights_bytes,
                   (shots, *extractor.input.shape), (shots, elements)),
-        # The codebook lies in flash as weights do, and belongs to what the classifier learns from.
-        LayerInfo("classifier", "linear", shots * _head_macs(codec, plan), book, (shots, elements),
+        # The codebook lies in flash as weights do, and what attentive units begin with.
+        LayerInfo("classifier", "linear", shots * _head_macs(codec, plan), book + units, (shots, elements),
                   (shots, plan.classes)),
     )  # fmt: skip
 
@@ -215,14 +224,31 @@ def _units(plan: Plan, variables: Sequence[Variable], initial: Initial) -> Itera
     if plan.units is None:
         return
     own = [one for one in variables if one.name.startswith(UNITS)]
+    files = binaries(own, initial)
     for one in own:
-        # Of the device's axes PyTorch's are the permutation, so the way back is its inverse.
-        values = initial[one.name.removeprefix(UNITS)].transpose(np.argsort(one.permutation)).ravel().tolist()
-        yield _array("float", f"{_identifier(one)}_initial", [f"{value:.9e}f" for value in values])
+        label = _initial_label(one)
+        if content := files.get(file_name(label)):
+            yield included("float", label, int(np.prod(one.shape)), content)
+        else:
+            yield _array("float", label, [f"{value:.9e}f" for value in _laid_out(one, initial).ravel().tolist()])
     sizes = asdict(plan.units)
     settings = [f"    .{name} = {value}u," for name, value in sizes.items()]
     pointers = [f"    .{one.name.removeprefix(UNITS)} = {_identifier(one)}," for one in own]
     yield "\n".join(("static const lab_attentive_units_t units = {", *settings, *pointers, "};"))
+
+
+def _binary_units(variables: Iterable[Variable]) -> list[Variable]:
+    return [one for one in variables if one.name.startswith(UNITS) and is_binary(one.size_bytes)]
+
+
+def _initial_label(variable: Variable) -> str:
+    return f"{_identifier(variable)}_initial"
+
+
+def _laid_out(variable: Variable, initial: Initial) -> npt.NDArray[np.float32]:
+    """What a variable begins with, as the device holds it."""
+    # Of the device's axes PyTorch's are the permutation, so the way back is its inverse.
+    return initial[variable.name.removeprefix(UNITS)].transpose(np.argsort(variable.permutation))
 
 
 def _constants(
@@ -267,7 +293,7 @@ def _constants(
 
 def _table(variables: Sequence[Variable], initial: Initial) -> str:
     def first(one: Variable) -> str:
-        return f"{_identifier(one)}_initial" if one.name.removeprefix(UNITS) in initial else "0"
+        return _initial_label(one) if one.name.removeprefix(UNITS) in initial else "0"
 
     rows = (
         f'    {{"{one.name}", {"&" if one.name == STORE else ""}{_identifier(one)}, {first(one)}, {one.size_bytes}u}},'

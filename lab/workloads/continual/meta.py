@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn import functional
 
 from lab import progress
-from lab.workloads.continual.attentive_units import Parameters, attend, fresh
+from lab.workloads.continual.attentive_inner_loop import attended_after
+from lab.workloads.continual.attentive_units import fresh
 from lab.workloads.continual.learner_plan import Units
 from lab.workloads.continual.networks import CI_WIDTHS, Widths, extractor, folded_extractor
 from lab.workloads.continual.options import LEFT_OUT, Base, Size, Trunk
@@ -181,14 +182,10 @@ def _after_inner_loop(
     if not learner.units:
         weight, bias = _inner_loop(learner.head, features[:own], label, plan.inner_rate)
         return functional.linear(features, weight, bias)
-    ranks = learner.ranks(generator)
-    weight, bias, units = _attentive_inner_loop(learner, features[:own], label, plan.attentive_inner_rate, ranks)
-    return functional.linear(_attended(units, features, learner.active, ranks), weight, bias)
-
-
-def _attended(units: Parameters, features: torch.Tensor, active: int, ranks: torch.Tensor) -> torch.Tensor:
-    """One replica's: (n, outputs) of (n, inputs)."""
-    return attend({name: one[None] for name, one in units.items()}, features[None], active, ranks)[0]
+    weight, bias, _ = _forgotten(learner.head, label)
+    return attended_after(
+        learner.units, (weight, bias), features, own, label, plan.attentive_inner_rate, learner.ranks(generator)
+    )
 
 
 def _forgotten(head: nn.Linear, label: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -207,21 +204,6 @@ def _inner_loop(
         weight = weight - rate * torch.outer(error, feature)
         bias = bias - rate * error
     return weight, bias
-
-
-def _attentive_inner_loop(
-    learner: _Learner, features: torch.Tensor, label: int, rate: float, ranks: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, Parameters]:
-    """The same of classifier and attentive units together, by autograd twice."""
-    weight, bias, _ = _forgotten(learner.head, label)
-    learnt = [weight, bias, *learner.units.values()]
-    for feature in features:
-        units = dict(zip(learner.units, learnt[2:], strict=True))
-        told = functional.linear(_attended(units, feature[None], learner.active, ranks), learnt[0], learnt[1])
-        loss = functional.cross_entropy(told, torch.tensor([label]))
-        gradients = torch.autograd.grad(loss, learnt, create_graph=True)
-        learnt = [one - rate * gradient for one, gradient in zip(learnt, gradients, strict=True)]
-    return learnt[0], learnt[1], dict(zip(learner.units, learnt[2:], strict=True))
 
 
 def _remembered(

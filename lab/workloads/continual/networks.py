@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lab.workloads.continual.options import Base, Size, Trunk
-from lab.workloads.continual.vit import LATENT_PER_WIDTH, PatchFeatures
+from lab.workloads.continual.vit import DEPTH, HEADS, LATENT_PER_WIDTH, PatchFeatures
 from lab.workloads.networks import folded
 from lab.workloads.networks.blocks import conv2d, conv_norm
 
@@ -27,28 +27,44 @@ class Widths:
     Attributes:
         channels: of the map of features.
         gate: of ANML's second trunk.
+        strided: of OML's six convolutions.
         dense_gate: whether a linear layer makes the gate of the second trunk's map, as ANML has it; a 1×1 convolution
-            otherwise.
+            otherwise, and where that layer would have more than :data:`MOST_GATE_WEIGHTS`.
+        padded: whether ANML's convolutions keep the map's size.
+        tokens, depth, heads: elements of a transformer's token, its blocks, and their heads.
     """
 
     channels: int
     gate: int
+    strided: int
     dense_gate: bool = False
+    padded: bool = True
+    tokens: int = 32
+    depth: int = DEPTH
+    heads: int = HEADS
 
 
-CI_WIDTHS = Widths(32, 12)
+CI_WIDTHS = Widths(32, 12, 32)
+MOST_GATE_WEIGHTS = 1 << 27
+"""The paper's largest, MiniImageNet's of 16,384×7,168, is below; environmental sounds would take five times as many."""
+PAPER_TOKENS, PAPER_DEPTH, PAPER_HEADS = 192, 12, 3
+"""ViT-Ti (Touvron et al. 2021, "Training data-efficient image transformers", table 1)."""
 
-def widths_of(size: Size, share: float) -> Widths:
-    """Those of a size. The paper's are ANML's: 256 and 112 channels and a linear gate. Of CIFAR-100 that makes 9.2 M
-    parameters, of speech commands 2.5 M, which are the 39.7 and 10.2 MB of LifeLearner's table 1.
+
+def widths_of(size: Size, share: float, padded: bool = True) -> Widths:
+    """Those of a size. The paper's are ANML's, 256 and 112 channels and a linear gate, and OML's 112. ANML's have 9.2 M
+    parameters of CIFAR-100 and 2.5 M of speech commands: the 39.7 and 10.2 MB of LifeLearner's table 1.
 
     Args:
         size: ``ci`` or ``paper``.
-        share: of the paper's channels.
+        share: of the paper's channels; of a transformer's tokens, each head's.
+        padded: as the widths have it. LifeLearner's 474.5 MB of MiniImageNet are those of a map of 8×8, without.
     """
     if size == "ci":
         return CI_WIDTHS
-    return Widths(max(1, round(256 * share)), max(1, round(112 * share)), dense_gate=True)
+    channels, gate = (max(1, round(one * share)) for one in (256, 112))
+    tokens = PAPER_HEADS * max(1, round(PAPER_TOKENS // PAPER_HEADS * share))
+    return Widths(channels, gate, gate, True, padded, tokens, PAPER_DEPTH, PAPER_HEADS)
 
 
 class Gated(nn.Module):
@@ -114,17 +130,18 @@ def extractor(
 def _features_of(base: Base, trunk: Trunk, sample: tuple[int, int, int], widths: Widths) -> nn.Module:
     inputs, channels = sample[0], widths.channels
     if trunk == "vit":
-        features: nn.Module = PatchFeatures(sample, channels, LATENT_PER_WIDTH * channels)
+        latent = LATENT_PER_WIDTH * widths.tokens
+        features: nn.Module = PatchFeatures(sample, widths.tokens, latent, widths.depth, widths.heads)
     elif trunk == "ds-cnn":
         features = _separable(inputs, channels)
     else:
-        features = _strided(inputs, channels) if base == "oml" else _pooled(inputs, channels)
+        features = _strided(inputs, widths.strided) if base == "oml" else _pooled(inputs, channels, widths.padded)
     if base != "anml":
         return features
-    gate = _pooled(inputs, widths.gate) if trunk == "cnn" else _strided_gate(inputs, widths.gate)
-    if widths.dense_gate or trunk == "vit":
-        with torch.no_grad():
-            seen, gated = (one.eval()(torch.zeros(1, *sample)) for one in (gate, features))
+    gate = _pooled(inputs, widths.gate, widths.padded) if trunk == "cnn" else _strided_gate(inputs, widths.gate)
+    with torch.no_grad():
+        seen, gated = (one.eval()(torch.zeros(1, *sample)) for one in (gate, features))
+    if trunk == "vit" or (widths.dense_gate and seen.numel() * gated.numel() <= MOST_GATE_WEIGHTS):
         return Gated(features, DenseGate(gate, seen.numel(), tuple(gated.shape[1:])))
     gate.add_module("open", nn.Conv2d(widths.gate, channels, 1))
     gate.add_module("sigmoid", nn.Sigmoid())
@@ -140,10 +157,11 @@ def _stage(inputs: int, outputs: int, stride: int = 1, groups: int = 1, kernel: 
     return conv_norm(conv2d(inputs, outputs, kernel, stride, groups), nn.ReLU())
 
 
-def _pooled(inputs: int, channels: int) -> nn.Sequential:
+def _pooled(inputs: int, channels: int, padded: bool) -> nn.Sequential:
     made = nn.Sequential()
     for number in range(3):
-        made.add_module(f"conv{number}", _stage(inputs if number == 0 else channels, channels))
+        convolution = nn.Conv2d(inputs if number == 0 else channels, channels, 3, padding=int(padded), bias=False)
+        made.add_module(f"conv{number}", conv_norm(convolution, nn.ReLU()))
         made.add_module(f"pool{number}", nn.MaxPool2d(2))
     return made
 

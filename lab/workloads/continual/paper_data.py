@@ -1,7 +1,8 @@
-"""The data of the papers, from a user's folder: CIFAR-100 and Speech Commands, parted by classes. No torch in here.
+"""The data of the papers, from a user's folder, parted by classes. No torch in here.
 
-LifeLearner (Kwon et al. 2023, section 5.1) has 70 classes of CIFAR-100 on the host and 30 on the device, and 25 words
-and 10 of Speech Commands; so has MetaCLBench. Which of them they are is not told: here the first ones are the host's.
+LifeLearner (Kwon et al. 2023, section 5.1) has 70 classes of CIFAR-100 on the host and 30 on the device, 64 and 20 of
+MiniImageNet, and 25 words and 10 of Speech Commands; so has MetaCLBench, and 30 and 20 of ESC-50. MiniImageNet's are
+those of its lists. Which of the others they are is not told: here the first ones are the host's.
 """
 
 from __future__ import annotations
@@ -11,18 +12,25 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lab.workloads.data import cifar100, mfcc, speech_commands
+from lab.workloads.data import cifar100, esc50, image_folder, mfcc, mini_imagenet, speech_commands
 from lab.workloads.data.cifar10 import normalised
 from lab.workloads.data.labelled import Labelled
 
 FloatArray = npt.NDArray[np.float32]
 By = tuple[FloatArray, tuple[str, ...]]
 
-SOURCES = (Path(__file__), Path(cifar100.__file__), Path(speech_commands.__file__), Path(mfcc.__file__))
+SOURCES = tuple(
+    Path(one)
+    for one in (__file__, cifar100.__file__, mini_imagenet.__file__, image_folder.__file__, speech_commands.__file__,
+                mfcc.__file__, esc50.__file__)
+)  # fmt: skip
 KNOWN_IMAGES = 70
 KNOWN_WORDS, WORDS = 25, 35
+KNOWN_SOUNDS = 30
 MOST_RECORDINGS = 200
 """Of a word: a tenth of what there is, eight times what a device learns from."""
+MOST_PHOTOGRAPHS = 200
+"""Of a class of MiniImageNet: a third of what there is. All of them would be 4.3 GB as float32."""
 
 
 def images() -> tuple[By, By, str]:
@@ -34,12 +42,54 @@ def images() -> tuple[By, By, str]:
     """
     found = cifar100.cifar100("train")
     counts = np.bincount(found.labels, minlength=cifar100.CLASSES)
-    if not (each := int(counts.min())):
+    if not counts.min():
         raise cifar100.CIFAR100.refused(f"{found.name} has no training image of '{found.classes[counts.argmin()]}'")
-    rows = np.stack([np.flatnonzero(found.labels == label)[:each] for label in range(cifar100.CLASSES)])
-    scaled = normalised(found.samples)[rows]
+    scaled = normalised(found.samples)[_by_class(found)]
     known, unseen = scaled[:KNOWN_IMAGES], scaled[KNOWN_IMAGES:]
     return (known, found.classes[:KNOWN_IMAGES]), (unseen, found.classes[KNOWN_IMAGES:]), found.name
+
+
+def photographs() -> tuple[By, By, str]:
+    """MiniImageNet's images of its classes for training and of those for tests, normalised: as :func:`images`, each
+    (classes, samples, 3, 84, 84).
+
+    Raises:
+        ConfigError: as :func:`lab.workloads.data.mini_imagenet.load`.
+    """
+    found = [mini_imagenet.load(part, MOST_PHOTOGRAPHS) for part in ("train", "test")]
+    known, unseen = ((mini_imagenet.normalised(one.samples[_by_class(one)]), one.classes) for one in found)
+    return known, unseen, mini_imagenet.MINI_IMAGENET.name
+
+
+def photographs_digest() -> str:
+    """SHA-256, hex, of what :func:`photographs` reads.
+
+    Raises:
+        ConfigError: as there, but for damaged images.
+    """
+    return mini_imagenet.digest(("train", "test"), MOST_PHOTOGRAPHS)
+
+
+def sounds() -> tuple[By, By, str]:
+    """Powers of ESC-50's recordings in mel bands, less the mean of each band in a recording: as :func:`images`, each
+    (classes, samples, 157, 64).
+
+    Raises:
+        ConfigError: as :func:`lab.workloads.data.esc50.load`.
+    """
+    found = esc50.load()
+    features = esc50.log_mel(found.samples)
+    features = (features - features.mean(1, keepdims=True))[_by_class(found)]
+    features = features / features[:KNOWN_SOUNDS].std()
+    names = found.classes
+    known, unseen = (features[:KNOWN_SOUNDS], names[:KNOWN_SOUNDS]), (features[KNOWN_SOUNDS:], names[KNOWN_SOUNDS:])
+    return known, unseen, found.name
+
+
+def _by_class(found: Labelled[np.uint8] | Labelled[np.int16]) -> npt.NDArray[np.int64]:
+    """Places of the samples of each class, as many as the smallest has: (classes, samples)."""
+    each = int(np.bincount(found.labels, minlength=len(found.classes)).min())
+    return np.stack([np.flatnonzero(found.labels == label)[:each] for label in range(len(found.classes))])
 
 
 def words() -> tuple[By, By, str]:

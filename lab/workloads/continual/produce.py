@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -31,7 +31,7 @@ TRIED_TASKS = 4
 TASKS = 8
 """Deployments of unseen classes whose mean accuracy is told beside that of the device's own."""
 MOST_VALUES = 1 << 25
-"""Of latents, in replicas that learn side by side."""
+"""Of latents, or of attentive units, in replicas that learn side by side."""
 ROOM = 1.25
 """Room for what the latents of unseen classes take, by what those of the host's take in the mean."""
 
@@ -64,6 +64,13 @@ class Given:
     plan: Plan
     codec: Codec
     attention: Attention | None
+
+    @property
+    def together(self) -> int:
+        """Deployments that learn side by side."""
+        latents = self.variant.classes * self.variant.shots * self.codec.elements
+        units = 0 if self.attention is None else sum(one.numel() for one in self.attention.initial.values())
+        return max(1, MOST_VALUES // max(latents, units))
 
     def learn(self, stream: Stream, rates: torch.Tensor) -> Learned:
         """All steps of a stream; what came of the last of them."""
@@ -103,16 +110,17 @@ def produce(variant: Variant, extractor: Extractor) -> cached.Entry:
         model = compose(extractor.model, codec, plan, name, extractor.units, precision)
         draw = draw_of(variant, unseen.shape[:2], variant.task, 1)
         own, packed = stream_of(variant, plan, codec, unseen, [draw])
+        asked = torch.from_numpy(latent.dequantize(draw.asked(unseen))).flatten(0, 1)[None]
         with progress.step(f"{variant.method}: learning in PyTorch", quiet_below_s=2.0):
-            learned = learn(own, plan, torch.tensor([rate]), SEED, recipe.epochs or 1, given.attention)
+            learned = learn(own, plan, torch.tensor([rate]), SEED, recipe.epochs or 1, given.attention, asked=asked)
             several = _mean_accuracy(given, unseen, rate)
             floats = _float_accuracy(given, extractor.unseen_float, draw, rate)
-    questions = torch.from_numpy(latent.dequantize(draw.asked(unseen)))
     labels = np.repeat(np.arange(variant.classes), variant.questions)
     place = order_of(variant)
     document = {
-        "model": model_to_json(model), "rate": rate, "accuracy_tasks": several, "accuracy_float": floats,
-        **accuracies(learned, questions, labels, variant),
+        "model": model_to_json(replace(model, binaries={})), "rate": rate,
+        "accuracy_tasks": several, "accuracy_float": floats,
+        **accuracies(learned, labels, variant),
     }  # fmt: skip
     held = _held(variant, packed, draw.learnt(extractor.inputs))
     arrays: dict[str, cached.AnyArray] = {
@@ -120,12 +128,12 @@ def produce(variant: Variant, extractor: Extractor) -> cached.Entry:
         "targets": own.labels.numpy().astype(np.int32),
         "questions": draw.asked(extractor.inputs).reshape(-1, variant.shots, extractor.inputs.shape[-1]),
         "labels": labels,
-        "logits": learned.told(-1, questions.flatten(0, 1)[None])[0].numpy(),
+        "logits": learned.told(asked)[0].numpy(),
         "losses": learned.losses[:, 0].numpy(),
         "weight": learned.weights[-1, 0].numpy(),
         "bias": learned.biases[-1, 0].numpy(),
         "stored": packed.stored,
-        **{UNITS + name: value[0].numpy() for name, value in learned.units[-1].items()},
+        **{UNITS + name: value[0].numpy() for name, value in learned.units.items()},
         "pool": np.frombuffer(b"".join(held), np.uint8),
         "ends": np.cumsum([len(one) for one in held], dtype=np.int32),
     }
@@ -193,18 +201,17 @@ def stream_of(
     return Stream(first, second, torch.from_numpy(place[..., 0].copy()), packed[0].stored), packed[0]
 
 
-def accuracies(learned: Learned, questions: torch.Tensor, labels: IntArray, variant: Variant) -> dict[str, object]:
+def accuracies(learned: Learned, labels: IntArray, variant: Variant) -> dict[str, object]:
     """Accuracy on the classes so far after each step, and how much of each class is forgotten in the end.
 
     Args:
-        learned: of one replica.
-        questions: (classes, questions, elements).
-        labels: of all of them.
+        learned: of one replica, with what all questions were answered after each step.
+        labels: of those.
         variant: sizes.
     """
     own: list[FloatArray] = []
-    for step in range(len(learned.weights)):
-        told = learned.told(step, questions.flatten(0, 1)[None])[0]
+    for step, answers in enumerate(() if learned.answers is None else learned.answers[:, 0]):
+        told = answers.clone()
         if variant.recipe.epochs is None:
             told[:, step + 1 :] = -torch.inf
         right = (told.argmax(1).numpy() == labels).reshape(variant.classes, -1)
@@ -224,15 +231,9 @@ def _chosen_rate(given: Given, known: Int8Array) -> float:
     if variant.recipe.rehearsal == "means":
         return RATES[0]
     draws = [draw_of(variant, known.shape[:2], number, 0) for number in range(TRIED_TASKS)]
-    values = TRIED_TASKS * variant.classes * variant.shots * given.codec.elements
-    together = max(1, MOST_VALUES // values)
-    scores: list[float] = []
-    for at in range(0, len(RATES), together):
-        rates = RATES[at : at + together]
-        tried = torch.tensor(rates).repeat_interleave(TRIED_TASKS)
-        found = _accuracy(given, known, [draw for _ in rates for draw in draws], tried)
-        scores += found.reshape(len(rates), -1).mean(1).tolist()
-    return max(zip(scores, RATES, strict=True))[1]
+    tried = torch.tensor(RATES).repeat_interleave(TRIED_TASKS)
+    found = _accuracy(given, known, [draw for _ in RATES for draw in draws], tried)
+    return max(zip(found.reshape(len(RATES), -1).mean(1).tolist(), RATES, strict=True))[1]
 
 
 def _mean_accuracy(given: Given, unseen: Int8Array, rate: float) -> float:
@@ -243,9 +244,13 @@ def _mean_accuracy(given: Given, unseen: Int8Array, rate: float) -> float:
 
 def _accuracy(given: Given, latents: Int8Array, draws: list[tasks.Draw], rates: torch.Tensor) -> torch.Tensor:
     """Accuracy of each deployment in the end, (draws,)."""
-    stream, _ = stream_of(given.variant, given.plan, given.codec, latents, draws)
-    asked = torch.from_numpy(np.stack([given.codec.latent.dequantize(draw.asked(latents)) for draw in draws]))
-    return _share(given.learn(stream, rates), asked, given.variant)
+    found: list[torch.Tensor] = []
+    for at in range(0, len(draws), given.together):
+        some = draws[at : at + given.together]
+        stream, _ = stream_of(given.variant, given.plan, given.codec, latents, some)
+        asked = torch.from_numpy(np.stack([given.codec.latent.dequantize(draw.asked(latents)) for draw in some]))
+        found.append(_share(given.learn(stream, rates[at : at + given.together]), asked, given.variant))
+    return torch.cat(found)
 
 
 def _float_accuracy(given: Given, floats: FloatArray, draw: tasks.Draw, rate: float) -> float:
@@ -259,4 +264,4 @@ def _float_accuracy(given: Given, floats: FloatArray, draw: tasks.Draw, rate: fl
 
 def _share(learned: Learned, asked: torch.Tensor, variant: Variant) -> torch.Tensor:
     labels = torch.arange(variant.classes).repeat_interleave(variant.questions)
-    return (learned.told(-1, asked.flatten(1, 2)).argmax(2) == labels).float().mean(1)
+    return (learned.told(asked.flatten(1, 2)).argmax(2) == labels).float().mean(1)

@@ -44,22 +44,24 @@ class Learned:
         losses: float32 (steps, replicas): mean of a step's samples before any of them is learnt.
         weights: float32 (steps, replicas, classes, elements): after each step, or after the last alone.
         biases: float32 (steps, replicas, classes).
-        units: attentive units after each of the same steps, with replicas.
+        units: attentive units after the last step, with replicas: those of the paper are 268 MB.
         attention: what they are; None where there are none.
+        answers: float32 (steps, replicas, n, classes): logits of what was asked after each step; None for nothing.
     """
 
     losses: torch.Tensor
     weights: torch.Tensor
     biases: torch.Tensor
-    units: tuple[Parameters, ...] = ()
+    units: Parameters
     attention: Attention | None = None
+    answers: torch.Tensor | None = None
 
-    def told(self, step: int, questions: torch.Tensor) -> torch.Tensor:
-        """Logits (replicas, n, classes) of questions (replicas, n, elements) after a step."""
+    def told(self, questions: torch.Tensor) -> torch.Tensor:
+        """Logits (replicas, n, classes) of questions (replicas, n, elements) in the end."""
         features = questions
         if self.attention is not None:
-            features = attend(self.units[step], questions, self.attention.active)
-        return torch.einsum("rnd,rcd->rnc", features, self.weights[step]) + self.biases[step][:, None]
+            features = attend(self.units, questions, self.attention.active)
+        return torch.einsum("rnd,rcd->rnc", features, self.weights[-1]) + self.biases[-1][:, None]
 
 
 class Classifiers:
@@ -110,6 +112,7 @@ def learn(
     epochs: int = 1,
     attention: Attention | None = None,
     only_last: bool = False,
+    asked: torch.Tensor | None = None,
 ) -> Learned:
     """All steps, in order.
 
@@ -121,12 +124,13 @@ def learn(
         epochs: passes over the stream.
         attention: what stands before the classifier; None for nothing.
         only_last: whether classifiers are kept after the last step alone.
+        asked: questions, float32 (replicas, n, elements), that are answered after each step; None for none.
     """
     replicas, steps, _, elements = stream.fresh.shape
     heads = Classifiers(replicas, plan.classes, elements, rates, attention)
     state = TrainingState(0.0, 0, seed)
     seen: list[tuple[int, int]] = []
-    losses, weights, biases, units = [], [], [], []
+    losses, weights, biases, answers = [], [], [], []
     for number in range(steps * epochs):
         step = number % steps
         with torch.no_grad():
@@ -134,12 +138,16 @@ def learn(
         _inner_loop(heads, stream, step, plan)
         if plan.rehearses:
             seen = _outer_loop(heads, stream, step, plan, seen, state)
+        with torch.no_grad():
+            if asked is not None:
+                answers.append(heads.logits(asked))
         if only_last and number < steps * epochs - 1:
             continue
         weights.append(heads.weight.detach().clone())
         biases.append(heads.bias.detach().clone())
-        units.append({name: one.detach().clone() for name, one in heads.units.items()})
-    return Learned(torch.stack(losses), torch.stack(weights), torch.stack(biases), tuple(units), attention)
+    units = {name: one.detach() for name, one in heads.units.items()}
+    told = torch.stack(answers) if answers else None
+    return Learned(torch.stack(losses), torch.stack(weights), torch.stack(biases), units, attention, told)
 
 
 def _inner_loop(heads: Classifiers, stream: Stream, step: int, plan: Plan) -> None:

@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from lab.errors import ConfigError
 from lab.workloads.continual import paper_data
-from lab.workloads.data import cifar100, digits, mfcc, omniglot, spoken_digits
+from lab.workloads.data import cifar100, digits, esc50, mfcc, omniglot, spoken_digits
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Array = TypeVar("Array", npt.NDArray[np.int8], npt.NDArray[np.float32])
 OwnData: TypeAlias = Literal["characters", "digits", "speech"]
-PaperData: TypeAlias = Literal["cifar-100", "speech-commands"]
+PaperData: TypeAlias = Literal["cifar-100", "mini-imagenet", "speech-commands", "esc-50"]
 Data: TypeAlias = OwnData | PaperData
 
 DATA: tuple[OwnData, ...] = get_args(OwnData)
@@ -122,15 +122,7 @@ def digest(data: Data) -> str:
     Raises:
         ConfigError: as there.
     """
-    if data == "characters":
-        return omniglot.digest()
-    if data == "digits":
-        return f"{omniglot.digest()}{digits.digest(digits.find())}"
-    if data == "cifar-100":
-        return cifar100.cifar100("train").digest
-    if data == "speech-commands":
-        return paper_data.read_words().digest
-    return spoken_digits.verify(_spoken_folder())
+    return _DIGESTS[data]()
 
 
 def draw(there: tuple[int, int], count: int, shots: int, questions: int, generator: np.random.Generator) -> Draw:
@@ -216,5 +208,16 @@ _LOADERS: Mapping[Data, Callable[[], Tasks]] = {
     "digits": _digits,
     "speech": _speech,
     "cifar-100": partial(_papers, paper_data.images),
+    "mini-imagenet": partial(_papers, paper_data.photographs),
     "speech-commands": partial(_papers, paper_data.words),
+    "esc-50": partial(_papers, paper_data.sounds),
+}
+_DIGESTS: Mapping[Data, Callable[[], str]] = {
+    "characters": omniglot.digest,
+    "digits": lambda: f"{omniglot.digest()}{digits.digest(digits.find())}",
+    "speech": lambda: spoken_digits.verify(_spoken_folder()),
+    "cifar-100": lambda: cifar100.cifar100("train").digest,
+    "mini-imagenet": paper_data.photographs_digest,
+    "speech-commands": lambda: paper_data.read_words().digest,
+    "esc-50": esc50.digest,
 }

@@ -25,16 +25,19 @@ class PatchFeatures(nn.Module):
         sample: (c, h, w) of the input, (n, c, h, w).
         width: elements of a token.
         latent: elements of the output, (n, latent), which is nowhere below zero.
+        depth, heads: blocks, and attention heads of each.
     """
 
-    def __init__(self, sample: tuple[int, int, int], width: int, latent: int) -> None:
+    def __init__(
+        self, sample: tuple[int, int, int], width: int, latent: int, depth: int = DEPTH, heads: int = HEADS
+    ) -> None:
         super().__init__()
         channels, height, length = sample
         patch = (patch_side(height), patch_side(length))
         tokens = (height // patch[0]) * (length // patch[1])
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         self.positions = nn.Parameter(0.02 * torch.randn(1, tokens, width))
-        self.blocks = nn.Sequential(*(PreNormBlock(width, HEADS) for _ in range(DEPTH)))
+        self.blocks = nn.Sequential(*(PreNormBlock(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.widen = nn.Linear(width, latent)
 
@@ -45,5 +48,7 @@ class PatchFeatures(nn.Module):
 
 
 def patch_side(side: int) -> int:
-    """Pixels of a patch along a side: what divides it and comes nearest to a sixth of it, the smaller of equals."""
-    return min((one for one in range(1, side + 1) if side % one == 0), key=lambda one: abs(one - side / PATCHES))
+    """Pixels of a patch along a side: what divides it and comes nearest to a sixth of it, the smaller of equals; of a
+    prime the whole pixels of a sixth, and what is left over at the end is not seen."""
+    nearest = min((one for one in range(1, side + 1) if side % one == 0), key=lambda one: abs(one - side / PATCHES))
+    return nearest if nearest > 1 else max(1, side // PATCHES)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from lab.workloads.base import (
 from lab.workloads.classification import model_from_json
 from lab.workloads.continual.base import HERE, Extractor, described, extractor, sources, units_in
 from lab.workloads.continual.kept import Kept
+from lab.workloads.continual.learner import binaries
 from lab.workloads.continual.learner_plan import BIAS, UNITS, WEIGHT
 from lab.workloads.continual.memory import memory_figures
 from lab.workloads.continual.options import SEED, Variant, parse
@@ -72,7 +73,9 @@ class Expectation:
     @cached_property
     def model(self) -> CompiledModel:
         """The program."""
-        return model_from_json(json.loads(self.entry.document)["model"])
+        found = model_from_json(json.loads(self.entry.document)["model"])
+        variables = found.training.variables if found.training else ()
+        return replace(found, binaries=binaries(variables, units_in(self.initial)))
 
     @property
     def training(self) -> CompiledTraining:

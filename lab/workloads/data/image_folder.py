@@ -73,7 +73,7 @@ def load(name: str, part: Part, side: int, most_each: int = 0) -> Labelled[np.ui
     images = np.zeros((len(names), 3, side, side), np.uint8)
     with progress.step(f"reading {len(names)} images of {name}", quiet_below_s=2.0) as step:
         for number, (_, file) in enumerate(names):
-            images[number] = _image(reader, file, side)
+            images[number] = read_image(reader, file, side)
             step.update(number + 1, len(names))
     labels = np.array([label for label, _ in names], np.int64)
     return Labelled(images, labels, known, (part,) * len(names), reader.source.name, reader.digest())
@@ -86,8 +86,12 @@ def _files(reader: Reader, part: Part, of_class: str, most: int) -> tuple[str, .
     return found[: most or None]
 
 
-def _image(reader: Reader, name: str, side: int) -> Uint8Array:
-    """(3, side, side)."""
+def read_image(reader: Reader, name: str, side: int) -> Uint8Array:
+    """An image of a data set: (3, side, side), the shorter side shrunk to ``side``, the middle kept.
+
+    Raises:
+        ConfigError: the file is no image, has too many pixels, or Pillow is not installed.
+    """
     try:
         from PIL import Image
     except ImportError as error:

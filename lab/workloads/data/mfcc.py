@@ -98,9 +98,14 @@ def mel_filters(framing: Framing = EIGHT_KHZ) -> FloatArray:
     """Triangular filters, peak 1, equally wide in mel between 20 Hz and half the rate; shape (bins, 40 bands), 257 bins
     at 8 kHz.
     """
-    low_mel, high_mel = _mel([MEL_LOW_HZ, framing.rate_hz / 2])
-    edges_mel = np.linspace(low_mel, high_mel, MEL_BANDS + 2)
-    bins_mel = _mel(np.fft.rfftfreq(framing.fft_samples, 1 / framing.rate_hz))[:, np.newaxis]
+    return triangular_filters(framing.rate_hz, framing.fft_samples, MEL_BANDS)
+
+
+def triangular_filters(rate_hz: int, fft_samples: int, bands: int) -> FloatArray:
+    """Such filters, as many, for the spectrum of an FFT of so many samples; shape (bins, bands)."""
+    low_mel, high_mel = _mel([MEL_LOW_HZ, rate_hz / 2])
+    edges_mel = np.linspace(low_mel, high_mel, bands + 2)
+    bins_mel = _mel(np.fft.rfftfreq(fft_samples, 1 / rate_hz))[:, np.newaxis]
     width = edges_mel[1] - edges_mel[0]
     triangles = np.maximum(0.0, 1.0 - np.abs(bins_mel - edges_mel[1:-1]) / width)
     return np.asarray(triangles, dtype=np.float32)
