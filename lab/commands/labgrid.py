@@ -74,42 +74,49 @@ def exporter(resources: Path, coordinator: str, name: str, address: str, unprote
 @labgrid.command()
 @click.pass_obj
 def places(config: Path) -> None:
-    """List the coordinator's places: who holds them, what they have, and why one is no device."""
+    """List the coordinator's places: who holds them, who waits, what they have, and why one is no device."""
     from lab.labgrid.client import Coordinator
     from lab.labgrid.places import unusable
     from lab.labgrid.wiring import features_of
 
     section = _section(config)
     boards = {kind: load_board(file) for kind, file in board_files(config.parent).items()}
-    rows = [("PLACE", "HAS", "HELD BY", "")]
+    rows: list[tuple[str, ...]] = [("PLACE", "HAS", "HELD BY", "NEXT", "")]
     with Coordinator(section) as session:
+        line = session.line()
         for place in session.places:
             has = " ".join(features_of(place.having(session.resources))) or "nothing that is there"
-            row = (place.name, has, place.describe() if place.acquired else "-", unusable(place, boards))
-            rows.append((printable(row[0]), printable(row[1]), printable(row[2]), printable(row[3])))
+            held = place.describe() if place.acquired else "-"
+            after = ", ".join(one.person for one in line if one.wanted == place.name) or "-"
+            row = (place.name, has, held, after, unusable(place, boards))
+            rows.append(tuple(printable(cell) for cell in row))
     echo_table(rows)
 
 
 @labgrid.command()
 @click.pass_obj
 def clean(config: Path) -> None:
-    """Give back places of dead holders: watches for the time-to-live, then ends."""
+    """Give back places of dead holders, and take the dead out of the line: watches for the time-to-live, then ends."""
     from time import monotonic
 
     from lab.labgrid.client import Coordinator
-    from lab.labgrid.dead import DeathWatch, release_dead
+    from lab.labgrid.dead import DeathWatch, LineWatch, cancel_dead, release_dead
 
     section = _section(config)
-    watch, freed = DeathWatch(section.ttl), 0
+    watch, line, freed = DeathWatch(section.ttl), LineWatch(section.ttl), 0
     with Coordinator(section) as session:
-        longest_s = max((place.ttl_s or section.ttl for place in session.places if place.by_lab), default=0.0)
+        longest_s = max([section.ttl, *(place.ttl_s or 0.0 for place in session.places if place.by_lab)])
         until = monotonic() + longest_s
         while True:
             over = monotonic() > until
             for place in release_dead(session, watch):
                 _say(f"{place.name} was given back for {place.describe()}")
                 freed += 1
-            if over or not any(place.by_lab for place in session.places):
+            waiting = session.line()
+            for one in cancel_dead(session, line, waiting):
+                _say(f"{one.owner} was taken out of the line for {one.wanted}")
+            ours = any(place.by_lab for place in session.places) or any(one.by_lab for one in waiting)
+            if over or not ours:
                 break
             session.wait_change(0.5)
     click.echo(f"{freed} given back")

@@ -8,7 +8,7 @@ reservations when it restarted, stands again where it stood: the priority then s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic
 
@@ -45,13 +45,15 @@ class Stand:
         config: the coordinator.
         place: its name.
         rank: of :data:`RANKS`.
+        clock: seconds that nobody sets.
     """
 
-    def __init__(self, config: LabgridConfig, place: str, rank: float) -> None:
+    def __init__(self, config: LabgridConfig, place: str, rank: float, clock: Callable[[], float] = monotonic) -> None:
         self._place = place
         self._rank = rank
         self._beat_s = min(_BEAT_S, config.ttl / 4)
-        self._watch = LineWatch(config.ttl)
+        self._clock = clock
+        self._watch = LineWatch(config.ttl, clock)
         self._came_s: float | None = None
         self._own: Reservation | None = None
         self._beaten_s = 0.0
@@ -65,8 +67,8 @@ class Stand:
             Refused, CoordinatorLost: the coordinator says no, or went away.
             ConfigError: the coordinator keeps another place in its stead.
         """
-        if self._own is None or monotonic() - self._beaten_s >= self._beat_s:
-            self._beaten_s = monotonic()
+        if self._own is None or self._clock() - self._beaten_s >= self._beat_s:
+            self._beaten_s = self._clock()
             self._own = self._look(coordinator, "" if self._own is None else self._own.token)
         if self._own.given not in ("", self._place):
             raise ConfigError(

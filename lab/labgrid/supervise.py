@@ -2,11 +2,13 @@
 
 labgrid's exporter ends when its coordinator does (exit status 100) and leaves its ser2net behind when it is killed;
 ser2net listens on all addresses, whatever address the exporter was told. So here an exporter finds another ``ser2net``
-first in its path: one that listens on one address and ends with the exporter.
+first in its path: one that listens on one address and ends with the exporter. Where the kernel cannot promise that (no
+``setpriv``), the supervisor ends what a program has left behind.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import signal
@@ -14,7 +16,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -187,6 +189,7 @@ def _keep_running(service: Service, say: Say, ending: threading.Event) -> None:
         if ending.is_set():
             _end(process)
             return
+        _end_what_it_left(process)
         if monotonic() - began > _WELL_S:
             pause_s = _FIRST_PAUSE_S
         say(f"{service.name} ended with {process.returncode}; starting it again in {pause_s:g} s")
@@ -214,6 +217,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    _end_what_it_left(process)
+
+
+def _end_what_it_left(process: subprocess.Popen[bytes]) -> None:
+    """End what a program that was killed had started: a port that goes on serving a board is one that nobody holds."""
+    # macOS says PermissionError where none of the group lives.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def keep_clean(config: LabgridConfig, say: Say, ending: threading.Event) -> None:

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from helpers.killed_lab import all_gone
 
 from lab.errors import ConfigError, ToolMissing
 from lab.labgrid import supervise
@@ -64,6 +65,22 @@ def test_a_program_that_ends_is_started_again_until_sigterm(tmp_path: Path, monk
         "it ended with 7; starting it again in 0.01 s", "it ended with 7; starting it again in 0.02 s",
     ]  # fmt: skip
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_nothing_is_left_of_a_program_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an exporter's ser2net, which would serve a board that nobody holds; here no kernel sees to it."""
+    monkeypatch.setattr(supervise, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    started = tmp_path / "started"
+    script = _program(tmp_path / "service", f"sleep 600 &\necho $! >> {started}\nkill -9 $$")
+
+    def meanwhile(ending: threading.Event) -> None:
+        while not started.exists() or len(started.read_text().splitlines()) < 2:
+            ending.wait(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    supervise.supervise(Service("it", [str(script)], tmp_path, os.environ), [].append, meanwhile)
+    assert all_gone({int(pid) for pid in started.read_text().split()}, 30.0)
 
 
 def test_a_program_that_cannot_be_started_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

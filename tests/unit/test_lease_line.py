@@ -71,6 +71,30 @@ def test_a_person_goes_before_tests_and_those_before_the_night(tmp_path: Path) -
     assert served == ["person board", "tests board", "night board"]
 
 
+def test_who_steps_aside_is_next_after_those_of_a_higher_priority(tmp_path: Path) -> None:
+    """One who has a device and cannot use it yet, as while it is held on another host."""
+    served: list[str] = []
+    for number in range(2):
+        with lease("board", "night", folder=tmp_path, priority="nightly") as held:
+            # Twice in front: ticket by ticket, down to below the first.
+            line = [stand_in_line(tmp_path, served, "night after", "board", priority="nightly")]
+            assert not held.outranked()
+            line.append(stand_in_line(tmp_path, served, "tests", "board"))
+            line.append(stand_in_line(tmp_path, served, "person", "board", priority="interactive"))
+            assert held.outranked()
+            with held.step_aside(60) as again:
+                served.append("night board")
+                assert again.token > held.token
+                assert (again.record.purpose, again.record.priority) == ("night", "nightly")
+        for one in line:
+            one.join()
+        assert served == ["person board", "tests board", "night board", "night after board"] * (number + 1)
+    with lease("board", "a person", folder=tmp_path, priority="interactive") as held:
+        last = stand_in_line(tmp_path, served, "person", "board", priority="interactive")
+        assert not held.outranked()
+    last.join()
+
+
 def test_a_newcomer_does_not_slip_in_between(tmp_path: Path) -> None:
     """The device is free for an instant, while the first in line still sleeps."""
     line = WaitingLine(tmp_path / "line")

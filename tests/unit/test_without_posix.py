@@ -32,7 +32,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 # Chooses between fcntl and the library filelock.
 _CHOOSES = {"lab/filelock.py": {"fcntl"}}
 # These use the names when asked for what Windows has not: QEMU, Renode and probes, pseudo-terminals, `lab nightly`,
-# this computer as a device.
+# labgrid's services, this computer as a device.
 _NEEDS = {
     "lab/emulators/linux/machine.py": {"socket.AF_UNIX"},
     "lab/emulators/load.py": {"socket.AF_UNIX"},
@@ -46,6 +46,7 @@ _NEEDS = {
     "lab/emulators/scripted_board.py": {"socket.AF_UNIX"},
     "lab/emulators/sshd.py": {"os.geteuid", "signal.SIGKILL"},
     "lab/emulators/unicorn/machine.py": {"socket.AF_UNIX"},  # the marker line, which only an emulated meter takes
+    "lab/labgrid/supervise.py": {"os.killpg", "signal.SIGKILL"},
     "lab/power/tegrastats.py": {"os.set_blocking"},
     "lab/transports/local.py": {"os.killpg", "signal.SIGKILL"},
     "lab/transports/serial.py": {"os.major", "os.minor"},  # behind the platform's name
