@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from torch import nn
 from lab.compiler.host import TRAP_UNDEFINED, HostModel
 from lab.compiler.model import CompiledModel, Int8Array
 from lab.compiler.quantized import QuantizedGraph
-from lab.workloads.many_models.coding import learn
+from lab.workloads.many_models.coding import Layer, learn
 from lab.workloads.many_models.compiling import compile_coded
 from lab.workloads.many_models.compose import Book, Member, StoredLayer, compose
+from lab.workloads.many_models.loading import image_of
 from lab.workloads.many_models.storing import layers_of
 from lab.workloads.networks.evaluation import logits
 
@@ -75,6 +78,36 @@ def test_each_network_answers_as_it_does_alone(tmp_path: Path, stored: bool) -> 
     assert host.layer_names == ("network",)
     with pytest.raises(ValueError, match="network 2 of a model that holds 2"):
         host.load(2)
+
+
+def test_a_network_that_is_loaded_as_a_whole_has_nothing_left_in_flash_to_compute_with(tmp_path: Path) -> None:
+    own, answers = members(stored=False)
+    whole = [replace(one, layers=(), whole=True) for one in own]
+    model = compose("loaded", whole, {})
+    for one in whole:
+        assert not re.search(r"^static const u?int\d+_t", model.sources[f"network_{one.name}.c"], re.MULTILINE)
+        image = image_of(one.text)
+        assert len(image) == one.region_bytes == one.flash_bytes >= one.model.weights_bytes
+        # Of the first layer's four kernels of nine: packed with three zeros for each.
+        first = storing_layer(1 if one is whole[0] else 2)
+        assert image.startswith(first.in_memory().tobytes())
+    host = HostModel(model, tmp_path, flags=("-O2", *TRAP_UNDEFINED))
+    for number in (1, 0, 1):
+        host.load(number)
+        found = host.run(answers[number][0])
+        assert np.array_equal(found[:, : answers[number][1].shape[1]], answers[number][1])
+
+
+def storing_layer(seed: int) -> Layer:
+    """The first layer of a network, in int8."""
+    return layers_of(network(seed, 3 if seed == 1 else 2), "x")["0"]
+
+
+def test_an_array_with_other_than_its_values_is_refused() -> None:
+    text = "static const int8_t few[3] = {\n    1, -2,\n};\n"
+    with pytest.raises(ValueError, match="the array 'few' of 3 holds 2 values"):
+        image_of(text)
+    assert image_of(text.replace("[3]", "[2]")) == b"\x01\xfe\0\0"
 
 
 def test_a_coded_layer_keeps_its_scales_and_weights_to_the_bit(tmp_path: Path) -> None:

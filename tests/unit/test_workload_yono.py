@@ -169,7 +169,7 @@ def made(variant: str, folder: Path) -> tuple[CompiledModel, Mapping[str, AnyArr
     return model_from_json(json.loads(entry.document)["model"]), entry.arrays
 
 
-@pytest.mark.parametrize("store", ["yono", "kmeans,bits=2", "heads"])
+@pytest.mark.parametrize("store", ["yono", "kmeans,bits=2", "loaded", "heads"])
 def test_the_c_answers_as_the_integer_reference_does(tmp_path: Path, store: str) -> None:
     model, arrays = made(f"store={store}", tmp_path)
     host = HostModel(model, tmp_path)
@@ -224,7 +224,8 @@ def test_zeros_behind_the_classes_of_a_network_are_no_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "job"), [("yono", "switch"), ("copied", "switch"), ("int8", "infer"), ("heads", "infer")]
+    ("store", "job"),
+    [("yono", "switch"), ("copied", "switch"), ("loaded", "switch"), ("int8", "infer"), ("heads", "infer")],
 )
 def test_a_switch_of_a_pointer_is_not_metered(store: str, job: str) -> None:
     samples, networks = np.arange(12, dtype=np.int8).reshape(6, 2), np.tile(np.arange(3, dtype=np.uint8), 2)
@@ -258,6 +259,7 @@ def test_loading_takes_what_the_medium_takes() -> None:
         ("evaluated=0", "evaluated=0 is not allowed"),
         ("samples=9", "of size=paper"),
         ("size=paper,samples=2", "5 to 5000"),
+        ("networks=published", "networks=published is not allowed"),
         ("strore=int8", "no option 'strore'"),
     ],
 )
@@ -268,7 +270,8 @@ def test_what_a_variant_may_not_be(text: str, words: str) -> None:
 
 def test_the_variant_says_what_is_coded() -> None:
     assert parse("") == Variant()
-    coded_ = {store: parse(f"store={store}") for store in ("yono", "plain", "kmeans", "int8", "copied", "heads")}
+    stores = ("yono", "plain", "kmeans", "int8", "copied", "loaded", "heads")
+    coded_ = {store: parse(f"store={store}") for store in stores}
     assert [one for one in coded_ if coded_[one].coded] == ["yono", "plain", "kmeans"]
-    assert [one for one in coded_ if coded_[one].in_ram] == ["yono", "plain", "kmeans", "copied"]
+    assert [one for one in coded_ if coded_[one].in_ram] == ["yono", "plain", "kmeans", "copied", "loaded"]
     assert [one for one in coded_ if coded_[one].shared] == ["yono", "plain"]

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.data_folders import write_cifar10, write_pamap2, write_speech_commands
+from helpers.data_folders import write_cifar10, write_mnist, write_pamap2, write_speech_commands
 from helpers.toolchain import needs_host_compiler
+from torch import nn
 
 from lab.compiler.host import HostModel
-from lab.errors import ConfigError
+from lab.errors import ConfigError, DoesNotFit
 from lab.workloads import get
 from lab.workloads.data import cifar10, inertial
 from lab.workloads.many_models import own_tasks, tasks
-from lab.workloads.many_models.networks import network_of
+from lab.workloads.many_models.networks import FIRST_LAYER, LAST_LAYER, PUBLISHED, network_of
 from lab.workloads.many_models.options import PAPER, parse
+from lab.workloads.networks.evaluation import folded
 
 SMALL = "size=paper,samples=10,epochs=1,tuning=1,drop=1,evaluated=4,words=16"
 ACTIVITIES = ((1, 700), (2, 700), (4, 700), (24, 700))
@@ -86,8 +88,45 @@ def test_the_networks_of_the_users_data_switch_and_answer_as_the_reference(tmp_p
         outputs.append(host.run(sample[None])[0])
     scores = {one.metric for one in prepared.check(np.array(outputs, np.int8))}
     assert scores >= {"accuracy.images", "accuracy.words", "accuracy.movements"}
-    assert prepared.dataset.name == own_tasks.SOURCE
+    assert prepared.dataset.name == own_tasks.SOURCES["alike"]
     assert json.loads(prepared.parameters["samples"]) == 10
+
+
+def test_published_networks_have_the_layers_of_their_papers() -> None:
+    found = {name: made(10) for name, made in PUBLISHED.items()}
+    # LeCun et al. 1998 with all maps read by C3; Zhang et al. 2017, table 9; Banbury et al. 2021.
+    sizes = {name: sum(one.numel() for one in folded(network).parameters()) for name, network in found.items()}
+    assert sizes == {"lenet5": 61_706, "ds-cnn": 22_604 - 2 * 65, "resnet8": 77_706}
+    shapes = [tuple(one.shape) for one in found["lenet5"].parameters() if one.dim() > 1]
+    assert shapes == [(6, 1, 5, 5), (16, 6, 5, 5), (120, 16, 5, 5), (84, 120), (10, 84)]
+    for network in found.values():
+        names = [name for name, one in network.named_modules() if isinstance(one, nn.Conv2d | nn.Linear)]
+        assert (names[0], names[-1]) == (FIRST_LAYER, LAST_LAYER)
+
+
+@needs_host_compiler
+def test_published_networks_switch_and_answer_as_the_reference(root: Path, tmp_path: Path) -> None:
+    if not (root / "mnist").is_dir():
+        write_mnist(root, training=100)
+    variant = f"{SMALL},networks=published,evaluated=2"
+    tasks_of = named(own_tasks.all_tasks(parse(variant)))
+    assert {name: one.asked.samples.shape[1:] for name, one in tasks_of.items()} == {
+        "digits": (1, 32, 32), "words": (1, 49, 10), "images": (3, 32, 32),
+    }  # fmt: skip
+    prepared = get("yono").prepare(tmp_path / "cache", variant)
+    host = HostModel(prepared.model, tmp_path)
+    samples = np.frombuffer(prepared.job.blob, np.int8).reshape(prepared.job.count, -1)
+    outputs = []
+    for network, sample in zip(prepared.job.blobs["networks"], samples, strict=True):
+        host.load(network)
+        outputs.append(host.run(sample[None])[0])
+    scores = {one.metric for one in prepared.check(np.array(outputs, np.int8))}
+    assert scores >= {"accuracy.digits", "accuracy.words", "accuracy.images"}
+    # Of LeNet-5 the third convolution and the units, of DS-CNN the 1x1, of ResNet-8 all between stem and classifier.
+    coded = {one.metric: one.value for one in prepared.figures}["stored.coded_weights"]
+    assert coded == 120 * 400 + 84 * 120 + 4 * 64 * 64 + (77_706 - (27 + 1) * 16 - 650 - (2 * 16 + 3 * 32 + 3 * 64))
+    with pytest.raises(DoesNotFit, match="share no trunk"):
+        get("yono").prepare(tmp_path / "cache", f"{variant},store=heads")
 
 
 def test_the_papers_size_is_that_of_its_networks(monkeypatch: pytest.MonkeyPatch) -> None:

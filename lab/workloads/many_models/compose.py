@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from lab.compiler.model import BufferPlan, CompiledModel, LayerInfo, TensorSpec
+from lab.workloads.many_models.loading import image_of, in_region
 from lab.workloads.parts import as_part
 
 REGION = "network_weights"
@@ -52,20 +54,37 @@ class Member:
         model: compiled for inference in int8.
         layers: what is stored of each layer with packed weights, in the order of the schedule; None where they lie in
             flash as the kernels read them.
+        whole: all constants are one image, which is copied to RAM; there are no ``layers``.
     """
 
     name: str
     model: CompiledModel
     layers: tuple[StoredLayer | None, ...]
+    whole: bool = False
+
+    @cached_property
+    def stored(self) -> tuple[StoredLayer | None, ...]:
+        """What is stored of it: its layers, or its image."""
+        if not self.whole:
+            return self.layers
+        image = image_of(self.text)
+        return (StoredLayer("", image, len(image)),)
+
+    @property
+    def text(self) -> str:
+        """Its C, as the compiler yields it."""
+        return as_part(self.model, f"network_{self.name}")
 
     @property
     def region_bytes(self) -> int:
-        """RAM that its decoded weights take."""
-        return sum(one.bytes for one in self.layers if one is not None)
+        """RAM that its decoded weights take, or its image."""
+        return sum(one.bytes for one in self.stored if one is not None)
 
     @property
     def flash_bytes(self) -> int:
         """Constants, as they are stored, without codebooks."""
+        if self.whole:
+            return self.region_bytes
         return self.model.weights_bytes - self.region_bytes + sum(len(one.stored) for one in self.layers if one)
 
 
@@ -84,7 +103,7 @@ def compose(name: str, members: Sequence[Member], books: Mapping[str, Book], *, 
     # Imports torch, which who only lists workloads does not wait for.
     from lab.compiler.emit import digest
 
-    texts = {one.name: as_part(one.model, f"network_{one.name}") for one in members}
+    texts = {one.name: one.text for one in members}
     shared = _shared(list(texts.values())) if share else {}
     sources = {f"network_{one.name}.c": _placed(texts[one.name], one, shared) for one in members}
     sources["model.h"] = _header(name, members, shared)
@@ -126,6 +145,8 @@ def _uses(texts: Iterable[str], body: str) -> int:
 
 def _placed(text: str, member: Member, shared: Mapping[str, tuple[str, int]]) -> str:
     """The C of a network whose weights lie where they are decoded to, or where all share them."""
+    if member.whole:
+        return in_region(text, REGION)
     there = _WEIGHTS.findall(text)
     wrong = len(there) != len(member.layers) or any(
         layer is not None and layer.bytes != 4 * int(count)
@@ -200,7 +221,7 @@ def _stored(member: Member) -> list[str]:
     lines: list[str] = []
     rows: list[str] = []
     offset = 0
-    for number, layer in enumerate(member.layers):
+    for number, layer in enumerate(member.stored):
         if layer is None:
             continue
         label = f"stored_{member.name}_{number}"
@@ -216,7 +237,7 @@ def _stored(member: Member) -> list[str]:
 def _table(members: Sequence[Member], *, stored: bool) -> list[str]:
     rows = []
     for one in members:
-        count = sum(layer is not None for layer in one.layers)
+        count = sum(layer is not None for layer in one.stored)
         decoded = f", {f'layers_{one.name}' if count else '0'}, {count}u" if stored else ""
         rows.append(f"    {{&network_{one.name}{decoded}}},")
     fields = ["    const lab_model_t *model;"]

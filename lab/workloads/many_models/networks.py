@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from lab.workloads.many_models.tasks import Form, Task
+from lab.workloads.many_models.tasks import Form, Kind, Task
 from lab.workloads.networks.blocks import conv2d, conv_norm
+from lab.workloads.networks.ds_cnn import keyword_ds_cnn
+from lab.workloads.networks.lenet5 import lenet5
+from lab.workloads.networks.resnet import resnet8
 
 FIRST_LAYER, LAST_LAYER = "stem.conv", "classifier"
+PUBLISHED: Mapping[Kind, Callable[[int], nn.Sequential]] = {
+    "lenet5": lenet5, "ds-cnn": keyword_ds_cnn, "resnet8": resnet8,
+}  # fmt: skip
+"""By the number of classes."""
 ABSENT = -30.0
 """Logit of a class that a task does not have, where tasks of unlike many stand side by side."""
 
@@ -47,7 +54,9 @@ def assembled(first: nn.Module, middle: Sequence[tuple[str, nn.Module]], classif
 
 
 def network_of(task: Task) -> nn.Sequential:
-    """The untrained network of a task; yields logits."""
+    """The untrained network of a task; yields logits. Its first layer is ``stem.conv``, its last ``classifier``."""
+    if task.network != "alike":
+        return PUBLISHED[task.network](task.classes)
     return assembled(stem(task), trunk(task.form), nn.Linear(task.form.widths[-1], task.classes))
 
 

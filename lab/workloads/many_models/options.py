@@ -11,7 +11,8 @@ from lab.workloads.many_models.tasks import TASKS
 from lab.workloads.options import Allowed, one_of, read_sized, within
 
 Size: TypeAlias = Literal["ci", "paper"]
-Store: TypeAlias = Literal["yono", "plain", "kmeans", "int8", "copied", "heads"]
+Networks: TypeAlias = Literal["alike", "published"]
+Store: TypeAlias = Literal["yono", "plain", "kmeans", "int8", "copied", "loaded", "heads"]
 PLAN = Plan(epochs=6, batch=32, learning_rate=6e-3, label_smoothing=0.0)
 TUNING = Plan(epochs=4, batch=32, learning_rate=3e-3, label_smoothing=0.0)
 
@@ -24,7 +25,9 @@ class Variant:
         size: ``ci``; ``paper``: larger networks, of the user's data.
         store: how the networks are kept: ``yono``; ``plain``, its product codes without training anything again;
             ``kmeans``, each network's single weights by a codebook of its own; ``int8`` in flash as kernels read them;
-            ``copied``, the same, copied to RAM to be used; ``heads``, one network with a head for each task, in int8.
+            ``copied``, the same, of which the weights that ``yono`` may code are copied to RAM to be used; ``loaded``,
+            networks that nobody compressed, all constants of which are read from flash into RAM; ``heads``, one
+            network with a head for each task, in int8.
         learnt: from how many networks the shared codebooks are learnt; those behind are coded by them all the same.
         words: entries of a sub-codebook of product codes.
         bits: of a number of k-means.
@@ -33,6 +36,8 @@ class Variant:
         tuning: epochs of training some layers again.
         evaluated: samples that each network is asked.
         samples: of each class that the user's data are used to train on, validation included.
+        networks: ``alike`` behind their first convolutions; ``published``, unlike ones as their authors have them:
+            LeNet-5, DS-CNN-S and ResNet-8.
     """
 
     size: Size = "ci"
@@ -45,6 +50,7 @@ class Variant:
     tuning: int = TUNING.epochs
     evaluated: int = 100
     samples: int = 0
+    networks: Networks = "alike"
 
     @property
     def shared(self) -> bool:
@@ -59,7 +65,7 @@ class Variant:
     @property
     def in_ram(self) -> bool:
         """Whether a network is made ready in RAM."""
-        return self.coded or self.store == "copied"
+        return self.coded or self.store in ("copied", "loaded")
 
 
 PAPER = Variant(size="paper", epochs=20, samples=500)
@@ -74,8 +80,9 @@ ALLOWED: tuple[Allowed, ...] = (
     within("evaluated", 1, 500),
 )
 SIZES: Mapping[str, tuple[Variant, tuple[Allowed, ...]]] = {
-    "ci": (Variant(), (*ALLOWED, one_of("samples", (0,), "of size=paper"))),
-    "paper": (PAPER, (*ALLOWED, within("samples", 5, 5000))),
+    "ci": (Variant(), (*ALLOWED, one_of("samples", (0,), "of size=paper"),
+                       one_of("networks", ("alike",), "alike; published with size=paper"))),
+    "paper": (PAPER, (*ALLOWED, within("samples", 5, 5000), one_of("networks", get_args(Networks)))),
 }
 
 

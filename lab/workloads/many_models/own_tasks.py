@@ -2,17 +2,20 @@
 
 Kwon et al., "YONO", 2022, store networks of images, sounds and sensors; of its data sets these are CIFAR-10, Speech
 Commands and PAMAP2. The networks are as large as theirs in the mean (2.91 MB for five in float32, which is 145,000
-weights each) and of the same kinds of layers; they are not theirs layer by layer.
+weights each) and of the same kinds of layers; they are not theirs layer by layer. Of published networks, whose layers
+are known, there are LeNet-5 on MNIST, DS-CNN-S on the words and ResNet-8 on CIFAR-10.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from lab.errors import ConfigError
-from lab.workloads.data import cifar10, digits, inertial, mfcc, speech_commands
+from lab.workloads.data import cifar10, digits, inertial, mfcc, mnist, speech_commands
 from lab.workloads.data.labelled import Labelled
-from lab.workloads.many_models.options import PLAN, Variant
+from lab.workloads.many_models.options import PLAN, Networks, Variant
 from lab.workloads.many_models.tasks import (
     HELD_OUT_SHARE,
     SEED,
@@ -20,11 +23,15 @@ from lab.workloads.many_models.tasks import (
     FloatArray,
     Form,
     IntArray,
+    Kind,
     Part,
     Task,
 )
 
-SOURCE = "three tasks: CIFAR-10, ten words of Speech Commands, PAMAP2"
+SOURCES: Mapping[Networks, str] = {
+    "alike": "three tasks: CIFAR-10, ten words of Speech Commands, PAMAP2",
+    "published": "three tasks: MNIST, ten words of Speech Commands, CIFAR-10",
+}
 FORM = Form(grid=16, widths=(36, 72, 144))
 WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 FRAMES, COEFFICIENTS = 48, 16
@@ -35,12 +42,15 @@ SMALLEST = 1e-6
 
 
 def all_tasks(variant: Variant) -> tuple[Task, ...]:
-    """The tasks: ``images``, ``words``, ``movements``.
+    """The tasks: ``images``, ``words``, ``movements``; of the published networks ``digits``, ``words``, ``images``.
 
     Raises:
         ConfigError: ``LAB_DATA`` lacks a folder, a file is missing or damaged, or there are too few samples.
     """
-    found = (_images(variant), _words(variant), _movements(variant))
+    if variant.networks == "published":
+        found = (_digits(variant), _words(variant), _images(variant))
+    else:
+        found = (_images(variant), _words(variant), _movements(variant))
     for one in found:
         if len(one.asked) < variant.evaluated:
             raise ConfigError(
@@ -55,6 +65,24 @@ def all_tasks(variant: Variant) -> tuple[Task, ...]:
     return found
 
 
+def _digits(variant: Variant) -> Task:
+    """MNIST in LeNet-5's images of 32×32."""
+    known, tested = mnist.load("mnist", "train"), mnist.load("mnist", "test")
+    training, validation = _known(known.labels, variant.samples)
+    asked = np.random.default_rng(SEED).permutation(len(tested))[: variant.evaluated]
+    parts = [
+        Part(_framed(one.samples[places]), one.labels[places])
+        for one, places in ((known, training), (known, validation), (tested, asked))
+    ]
+    digest = known.digest + tested.digest
+    return Task("digits", len(known.classes), parts[0], parts[1], parts[2], digest, network="lenet5")
+
+
+def _framed(images: mnist.Uint8Array) -> FloatArray:
+    """Pixels 0 … 1, with two rows and columns of paper on each side."""
+    return np.pad(images.astype(np.float32) / np.float32(255), ((0, 0), (0, 0), (2, 2), (2, 2)))
+
+
 def _images(variant: Variant) -> Task:
     known, tested = cifar10.cifar10(), cifar10.cifar10(cifar10.TEST)
     training, validation = _known(known.labels, variant.samples)
@@ -63,7 +91,9 @@ def _images(variant: Variant) -> Task:
         Part(cifar10.normalised(one.samples[places]), one.labels[places])
         for one, places in ((known, training), (known, validation), (tested, asked))
     ]
-    return Task("images", len(known.classes), parts[0], parts[1], parts[2], known.digest + tested.digest, FORM)
+    digest = known.digest + tested.digest
+    kind: Kind = "resnet8" if variant.networks == "published" else "alike"
+    return Task("images", len(known.classes), parts[0], parts[1], parts[2], digest, FORM, kind)
 
 
 def _words(variant: Variant) -> Task:
@@ -76,10 +106,13 @@ def _words(variant: Variant) -> Task:
     parts = []
     for one, cepstra in zip(found, raw, strict=True):
         standard = (cepstra - mean) / deviation
-        padded = np.pad(standard[:, :FRAMES], ((0, 0), (0, 0), (0, COEFFICIENTS - standard.shape[2])))
+        if variant.networks == "alike":
+            standard = np.pad(standard[:, :FRAMES], ((0, 0), (0, 0), (0, COEFFICIENTS - standard.shape[2])))
         order = np.random.default_rng(SEED).permutation(len(one))
-        parts.append(Part(padded[order, None].astype(np.float32), one.labels[order]))
-    return Task("words", len(WORDS), parts[0], parts[1], parts[2], "".join(one.digest for one in found), FORM)
+        parts.append(Part(standard[order, None].astype(np.float32), one.labels[order]))
+    digest = "".join(one.digest for one in found)
+    kind: Kind = "ds-cnn" if variant.networks == "published" else "alike"
+    return Task("words", len(WORDS), parts[0], parts[1], parts[2], digest, FORM, kind)
 
 
 def _cepstra(clips: Labelled[np.int16]) -> FloatArray:

@@ -23,14 +23,15 @@ from lab.workloads.many_models.compose import Book, Member, StoredLayer, compose
 from lab.workloads.many_models.networks import FIRST_LAYER, LAST_LAYER, ManyHeads, network_of
 from lab.workloads.many_models.options import PLAN, TUNING, Variant
 from lab.workloads.many_models.storing import Stored, code, layers_of, train_all, train_heads
-from lab.workloads.networks import blocks
+from lab.workloads.networks import blocks, ds_cnn, lenet5, resnet
 from lab.workloads.networks.evaluation import folded, logits
 from lab.workloads.trained import trained
 
 CALIBRATION_SAMPLES = 64
 _HERE = Path(__file__).parent
+PUBLISHED_IN = (Path(ds_cnn.__file__), Path(lenet5.__file__), Path(resnet.__file__))
 TRAINED_BY = (
-    *(_HERE / name for name in ("networks.py", "storing.py", "tasks.py", "own_tasks.py")),
+    *(_HERE / name for name in ("networks.py", "storing.py", "tasks.py", "own_tasks.py")), *PUBLISHED_IN,
     Path(corruptions.__file__), Path(digits.__file__), Path(made_series.__file__), Path(blocks.__file__),
 )
 """Files that what a trained network is depends on."""
@@ -133,6 +134,8 @@ def _member(
             packed = whole[name].in_memory()
             layers[number] = StoredLayer("", packed.tobytes(), packed.size)
     answers = Answers(samples, outputs, task.asked.labels[: len(asked)], told)
+    if variant.store == "loaded":
+        return Member(task.name, model, (), whole=True), answers
     return Member(task.name, model, tuple(layers)), answers
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from lab.workloads.data import corruptions, digits, made_series
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
+Kind: TypeAlias = Literal["alike", "lenet5", "ds-cnn", "resnet8"]
 
 SEED = 1
 TASKS = ("digits", "movements", "beats")
@@ -71,7 +72,8 @@ class Task:
         classes: how many there are.
         training, validation, asked: apart from each other; ``asked`` in random order.
         digest: SHA-256 of the data, hex.
-        form: of its network.
+        form: of its network, where networks are alike.
+        network: ``alike``, or which of the published ones is its.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Task:
     asked: Part
     digest: str
     form: Form = field(default_factory=Form)
+    network: Kind = "alike"
 
     @property
     def stride(self) -> tuple[int, int]:

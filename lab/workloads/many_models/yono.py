@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import lab.compiler
+from lab.errors import DoesNotFit
 from lab.events import Job
 from lab.runtime_files import RUNTIME
 from lab.workloads import cache as cached
@@ -23,7 +24,7 @@ from lab.workloads import parts, trained
 from lab.workloads.base import EVERY_CLASS, Claim, Dataset, DeviceClass, Figure, Int8Array, Prepared, Score, StreamPlan
 from lab.workloads.classification import model_from_json, must_equal
 from lab.workloads.continual import codes
-from lab.workloads.data import cifar10, corruptions, digits, inertial, made_series, mfcc, speech_commands
+from lab.workloads.data import cifar10, corruptions, digits, inertial, made_series, mfcc, mnist, speech_commands
 from lab.workloads.many_models import own_tasks, tasks
 from lab.workloads.many_models.claims import BASELINES, claims
 from lab.workloads.many_models.options import Variant, parse
@@ -37,7 +38,8 @@ SECTOR_BYTES, SECTOR_ERASE_S, WORD_PROGRAM_S = 16_384, 0.25, 16e-6
 SOURCES = (
     *Path(__file__).parent.glob("*.py"), Path(corruptions.__file__), Path(digits.__file__), Path(made_series.__file__),
     Path(codes.__file__), Path(parts.__file__), Path(trained.__file__),
-    Path(cifar10.__file__), Path(inertial.__file__), Path(mfcc.__file__), Path(speech_commands.__file__),
+    Path(cifar10.__file__), Path(inertial.__file__), Path(mfcc.__file__), Path(mnist.__file__),
+    Path(speech_commands.__file__),
 )  # fmt: skip
 """Files that a program and its answers depend on."""
 
@@ -86,8 +88,9 @@ class Expectation:
 
 
 class Yono:
-    """The workload. Variants: ``store=yono|plain|kmeans|int8|copied|heads``, ``learnt=``, ``words=``, ``bits=2|4``,
-    ``drop=``, ``epochs=``, ``tuning=``, ``evaluated=``, separated by commas; with ``size=paper`` also ``samples=``.
+    """The workload. Variants: ``store=yono|plain|kmeans|int8|copied|loaded|heads``, ``learnt=``, ``words=``,
+    ``bits=2|4``, ``drop=``, ``epochs=``, ``tuning=``, ``evaluated=``, separated by commas; with ``size=paper`` also
+    ``samples=`` and ``networks=alike|published``.
     """
 
     id: str = "yono"
@@ -106,6 +109,8 @@ class Yono:
             ConfigError: an unknown variant, no data, or a cache that cannot be written.
         """
         chosen = parse(variant)
+        if chosen.networks == "published" and chosen.store == "heads":
+            raise DoesNotFit("yono: published networks share no trunk, so that there is none for store=heads")
         there = tasks.all_tasks() if chosen.size == "ci" else own_tasks.all_tasks(chosen)
         digest = tasks.digest(there)
         entry = cached.obtain(
@@ -131,6 +136,7 @@ def _prepared(variant: Variant, entry: cached.Entry, digest: str) -> Prepared:
     document, arrays = json.loads(entry.document), entry.arrays
     model = model_from_json(document["model"])
     outputs, samples, networks = (arrays[name] for name in ("outputs", "samples", "networks"))
+    source = tasks.SOURCE if variant.size == "ci" else own_tasks.SOURCES[variant.networks]
     expectation = Expectation(
         outputs.astype(np.int8), arrays["labels"].astype(np.int64), arrays["before"].astype(np.int64), networks,
         arrays["classes"].astype(np.int64), tuple(document["tasks"]),
@@ -139,7 +145,7 @@ def _prepared(variant: Variant, entry: cached.Entry, digest: str) -> Prepared:
     return Prepared(
         model=model,
         job=job,
-        dataset=Dataset(tasks.SOURCE if variant.size == "ci" else own_tasks.SOURCE, digest, len(samples),
+        dataset=Dataset(source, digest, len(samples),
                         f"{variant.evaluated} held-out samples of each, asked in turn: every sample is a switch."),
         reference_outputs=expectation.outputs,
         seed=tasks.SEED,
