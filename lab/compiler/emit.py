@@ -334,7 +334,8 @@ class _Source:
             passed.append(f"AT({plan.offsets[plan.scratch[number]]}u)")
         if call.takes_state:
             passed.append("state")
-        return f"{self._labels[step.name]}({', '.join(passed)});"
+        in_turn = "" if step.turn is None else f"if (state->step >= {step.turn[0]}u && state->step <= {step.turn[1]}u) "
+        return f"{in_turn}{self._labels[step.name]}({', '.join(passed)});"
 
     def _passed(self, step: Step) -> str:
         """What the arguments of a step's call are: the tensors it reads but for weights, and what it writes."""

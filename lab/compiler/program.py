@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DType: TypeAlias = Literal["float32", "int8", "uint8", "int32", "bits"]
 Kind: TypeAlias = Literal["input", "target", "activation", "constant", "parameter", "state"]
 Phase: TypeAlias = Literal["forward", "backward", "update"]
+Turn: TypeAlias = tuple[int, int]
 Value: TypeAlias = npt.NDArray[np.generic]
 
 ITEM_BYTES: Mapping[str, int] = {"float32": 4, "int8": 1, "uint8": 1, "int32": 4}
@@ -151,6 +152,7 @@ class Step:
         outputs: tensors written; a name that is also an input is written in place (parameters and state only).
         phase: region the step belongs to.
         source: place in the user's module.
+        turn: the first and the last step of training, counted from 1, in which it is taken; in all of them where None.
     """
 
     name: str
@@ -159,6 +161,7 @@ class Step:
     outputs: tuple[str, ...]
     phase: Phase
     source: Source
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True)
@@ -249,6 +252,8 @@ class Program:
             for tensor in self.of_kind("target"):
                 values[tensor.name] = target
         for step in self.steps:
+            if step.turn and state is not None and not step.turn[0] <= state.step <= step.turn[1]:
+                continue
             inputs = [values[name] if name else None for name in step.inputs]
             if isinstance(step.operation, Update):
                 if state is None:

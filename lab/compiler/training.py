@@ -23,7 +23,7 @@ from lab.compiler.model import (
 )
 from lab.compiler.operations.optimizer import Optimizer
 from lab.compiler.operations.replay import Replay
-from lab.compiler.program import Program, Step, Tensor, Update
+from lab.compiler.program import Program, Step, Tensor, Turn, Update
 from lab.compiler.training_passes import (
     as_forward,
     block_sparse,
@@ -32,6 +32,7 @@ from lab.compiler.training_passes import (
     fuse_activation,
     immediate_update,
     in_groups,
+    in_turn,
     interleave,
     keep_output,
     pack_masks,
@@ -144,6 +145,7 @@ def compile_training(
     patches: Mapping[str, int] | None = None,
     blocks: Mapping[str, Blocks] | None = None,
     forward_only: bool = False,
+    turns: Mapping[str, Turn] | None = None,
     replay: Replay | None = None,
     group: int = 1,
 ) -> TrainingModel:
@@ -172,6 +174,7 @@ def compile_training(
             SGD of one sample in float32 only.
         forward_only: whether each gradient is computed and applied as soon as the forward pass allows, which is behind
             its layer where layers have losses of their own (``Penalised``) and take detached inputs.
+        turns: with ``forward_only``, the first and the last step of training in which each parameter changes.
         replay: logits that are stored and rehearsed; cross entropy of one sample in float32 only.
         group: steps whose gradients add up before the parameters change; plain SGD in float32 only.
 
@@ -205,6 +208,7 @@ def compile_training(
         program = class_means(program, means)
     if forward_only:
         program = as_forward(program)
+    program = in_turn(program, turns or {})
     if recompute_bytes is not None:
         program = recompute(program, recompute_bytes)
     return assemble(program, name, optimizer.describe(), arena_limit_bytes)

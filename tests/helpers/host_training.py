@@ -24,7 +24,8 @@ def train(prepared: Prepared, folder: Path) -> tuple[npt.NDArray[np.float32], di
     samples = np.frombuffer(job.blob, np.float32).reshape(job.count, 1, -1)
     targets = np.frombuffer(job.blobs["targets"], np.int32)
     rate = float(job.parameters["lr"])
-    losses = [host.step(one, targets[n : n + 1], rate) for n, one in enumerate(samples)]
+    places = list(range(job.count)) * job.repeats
+    losses = [host.step(samples[n], targets[n : n + 1], rate) for n in places]
     return np.array(losses, np.float32), dict(host.raw_variables())
 
 

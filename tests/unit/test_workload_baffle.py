@@ -176,7 +176,7 @@ def test_what_learns_nothing_fails_the_method_and_no_baseline(prepared: Prepared
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("size=paper,data=digits", "cifar10, mnist"),
+        ("size=paper,data=digits", "cifar10, cifar100, mnist"),
         ("data=cifar10", "others with size=paper"),
         ("size=paper,samples=50001", "1 to 50000"),
         ("update=most", "stein, full, last, bias"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.data_folders import write_cifar10, write_mnist
+from helpers.data_folders import write_cifar10, write_cifar100, write_mnist
 from helpers.host_training import judged, plan_of, train
 from helpers.toolchain import needs_host_compiler
 from torch.nn import functional
@@ -16,7 +16,8 @@ from lab.errors import ConfigError
 from lab.workloads import get
 from lab.workloads.data.cifar10 import DEVIATION, MEAN
 from lab.workloads.networks.lenet import lenet
-from lab.workloads.training.baffle import PAPER, parse
+from lab.workloads.networks.wide_resnet import wide_resnet_10_2
+from lab.workloads.training.baffle import PAPER, WORKLOAD, parse
 from lab.workloads.training.scratch_images import SIDE, images_of
 
 SMALL = "size=paper,samples=3,evaluated=4,passes=4,channels=4"
@@ -42,6 +43,41 @@ def test_lenet_is_the_papers() -> None:
     y = functional.linear(y, network.get_parameter("classifier.weight"), network.get_parameter("classifier.bias"))
     torch.testing.assert_close(network(x), y)
     assert lenet(1, channels=4)(x[:, :1]).shape == (2, 10)
+
+
+def test_the_wide_network_is_the_papers_and_knows_no_other_images() -> None:
+    """By hand: a stem, three blocks with their shortcuts and a classifier; nothing of it depends on a batch."""
+    network = wide_resnet_10_2(100)
+    blocks = sum(9 * (read * made + made * made) + read * made for read, made in ((16, 32), (32, 64), (64, 128)))
+    assert sum(one.numel() for one in network.parameters()) == 27 * 16 + blocks + 129 * 100
+    kinds = {type(one) for one in network.modules()}
+    assert torch.nn.GroupNorm in kinds
+    assert not kinds & {torch.nn.BatchNorm2d, torch.nn.ReLU}
+    x = torch.randn(2, 3, SIDE, SIDE)
+    torch.testing.assert_close(network(x)[:1], network(x[:1]))
+
+
+@needs_host_compiler
+def test_a_hundred_classes_are_learnt_and_each_colour_has_its_mean(folder: Path) -> None:
+    written = write_cifar100(folder, 2)
+    root = folder / "cifar-100-binary"
+    (root / "test.bin").write_bytes((root / "train.bin").read_bytes())
+    chosen = parse("baffle", f"{SMALL},data=cifar100,samples=200")
+    parts = images_of(chosen).parts()
+    pixels = written.reshape(-1, 3, SIDE * SIDE).mean((0, 2)) / 255
+    expected = (pixels - (0.5071, 0.4865, 0.4409)) / (0.2673, 0.2564, 0.2762)
+    np.testing.assert_allclose(parts.samples.mean((0, 2, 3)), expected, atol=1e-4)
+    assert sorted(set(parts.labels.tolist())) == list(range(100))
+    prepared = WORKLOAD.prepare(folder / "cache", f"{SMALL},data=cifar100")
+    assert prepared.model.output.size == 4 * 100
+    assert prepared.dataset.name == "CIFAR-100, binary version"
+
+
+def test_the_wide_network_takes_colour_images() -> None:
+    with pytest.raises(ConfigError, match="network=wrn10-2 takes colour images; data=mnist is grey"):
+        parse("baffle", "size=paper,network=wrn10-2,data=mnist")
+    with pytest.raises(ConfigError, match="network=lenet is not allowed"):
+        parse("baffle", "network=lenet")
 
 
 def test_the_users_images_are_what_is_trained_on(folder: Path) -> None:

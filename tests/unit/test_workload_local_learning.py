@@ -147,7 +147,7 @@ def test_the_c_comes_to_pytorchs_losses_and_variables(prepared: Prepared, tmp_pa
     [
         ("size=large", "one of ci, paper"),
         ("size=paper", "CIFAR-10, binary version is needed|MNIST is needed"),
-        ("size=paper,data=digits", "cifar10, mnist, fashion-mnist, kmnist"),
+        ("size=paper,data=digits", "cifar10, cifar100, mnist, fashion-mnist, kmnist"),
         ("update=most", "local, full, last, bias"),
         ("width=48", "32, 64, 128, 256"),
         ("depth=0", "1 to 16"),

@@ -10,6 +10,7 @@ from lab.compiler.training_passes.fold_batch_norm import fold_batch_norm
 from lab.compiler.training_passes.forward_only import as_forward, interleave
 from lab.compiler.training_passes.fuse_activation import fuse_activation
 from lab.compiler.training_passes.immediate_update import immediate_update
+from lab.compiler.training_passes.in_turn import in_turn
 from lab.compiler.training_passes.keep_output import keep_output
 from lab.compiler.training_passes.pack_masks import pack_masks
 from lab.compiler.training_passes.perturb import perturb
@@ -26,6 +27,7 @@ __all__ = [
     "fold_batch_norm",
     "fuse_activation",
     "immediate_update",
+    "in_turn",
     "in_groups",
     "interleave",
     "keep_output",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from lab.workloads.data.folders import Reader, Source
 from lab.workloads.data.labelled import Labelled
@@ -24,6 +25,9 @@ CIFAR100 = Source(
 )
 CLASSES = 100
 SIDE = 32
+MEAN = (0.5071, 0.4865, 0.4409)
+DEVIATION = (0.2673, 0.2564, 0.2762)
+"""Of red, green and blue over the training images, 0 … 1."""
 _PIXELS = 3 * SIDE * SIDE
 _LABELS = 2
 
@@ -51,3 +55,9 @@ def cifar100(part: Part) -> Labelled[np.uint8]:
         raise CIFAR100.refused(f"{path} holds the label {labels.max()}; 0 to {CLASSES - 1} are allowed")
     images = np.ascontiguousarray(rows[:, _LABELS:]).reshape(-1, 3, SIDE, SIDE)
     return Labelled(images, labels, names, (part,) * len(labels), CIFAR100.name, reader.digest())
+
+
+def normalised(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Images (n, 3, 32, 32) as networks take them: 0 … 1, less the mean, by the deviation of their colour."""
+    mean, deviation = (np.array(one, np.float32)[:, None, None] for one in (MEAN, DEVIATION))
+    return (images.astype(np.float32) / np.float32(255) - mean) / deviation

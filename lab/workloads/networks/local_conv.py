@@ -1,51 +1,125 @@
-"""The small convolutional network of LLS, whose layers may learn by losses of their own."""
+"""The convolutional networks of LLS, whose layers may learn by losses of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from lab.workloads.networks.local_mlp import LocalNetwork, Rule, Stage, begun
+from lab.workloads.networks.local_mlp import LocalNetwork, Modulation, Rule, Stage, begun
 
 SIDE = 32
-POOLED = (4, 2, 2)
-"""Sides of the maps that meet the periodic basis, of the three convolutions."""
-UNITS = 16
-"""Of the linear layer, by channels of the first convolution."""
+MEAN_SIDE = 2
+"""Side of the map of averages that a linear layer takes."""
+Behind: TypeAlias = Literal["", "max", "mean"]
+ConvName: TypeAlias = Literal["small-conv", "vgg8", "mobilenet"]
 
 
-class SmallConv(LocalNetwork):
-    """Three 3×3 convolutions of c, 2c and 4c channels, a linear layer of 16c units and a classifier, for images
-    (n, ``inputs``, 32, 32); leaky ReLUs, a max pool behind the first two convolutions, an average of 2×2 behind the
-    third.
+@dataclass(frozen=True)
+class Block:
+    """A 3×3 convolution.
 
-    With 32 channels, 10 classes and colour images 361,258 parameters and 10.6 M multiply-accumulates. Source:
-    Apolinario, Roy and Roy, "LLS", 2024, SmallConv, with the sizes of the authors' implementation
-    (mapolinario94/LLS-DNN). Theirs has batch norm, which means nothing with one sample a step: convolutions have each
-    channel normalised over the image's own map instead, the linear layer nothing.
-
-    Args:
-        inputs, channels, classes: sizes.
-        rule, seed: as of :class:`~lab.workloads.networks.local_mlp.LocalNetwork`.
+    Attributes:
+        width: its channels, in those of the first one.
+        pooled: side of the map that meets the periodic basis.
+        behind: ``max`` halves the map, ``mean`` averages it, to 2×2 or for the classifier to one value.
+        stride: of the convolution.
+        depthwise: whether it is a depthwise one with a 1×1 convolution behind it, one layer together.
     """
 
-    def __init__(self, inputs: int, channels: int, classes: int, rule: Rule, seed: int) -> None:
-        widths = (channels, 2 * channels, 4 * channels)
-        behind = (nn.MaxPool2d(2), nn.MaxPool2d(2), nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()))
-        stages = []
-        for number, (width, side) in enumerate(zip(widths, POOLED, strict=True)):
-            convolution = nn.Conv2d(inputs, width, 3, padding=1, bias=False)
-            layer = nn.Sequential(convolution, nn.GroupNorm(width, width))
-            pooled, units = partial(_averaged, side), width * (SIDE >> number) ** 2
-            stages.append(Stage(layer, behind[number], pooled, width * side**2, units))
-            inputs = width
-        linear, units = nn.Linear(4 * inputs, UNITS * channels), UNITS * channels
-        begun(linear)
-        stages.append(Stage(linear, nn.Identity(), nn.Identity(), units, units))
-        super().__init__(stages, nn.LeakyReLU(), nn.Linear(units, classes), classes, rule, seed)
+    width: int
+    pooled: int
+    behind: Behind = ""
+    stride: int = 1
+    depthwise: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A network's blocks and the units of its linear layer, in channels of the first convolution; 0 for none."""
+
+    blocks: tuple[Block, ...]
+    units: int
+
+
+SHAPES: Mapping[ConvName, Shape] = {
+    "small-conv": Shape((Block(1, 4, "max"), Block(2, 2, "max"), Block(4, 2, "mean")), 16),
+    "vgg8": Shape(
+        (Block(1, 4), Block(2, 2, "max"), Block(2, 2), Block(2, 2, "max"), Block(4, 2, "max"), Block(4, 2, "mean")), 8
+    ),
+    "mobilenet": Shape(
+        (
+            Block(1, 8), Block(2, 4, depthwise=True), Block(4, 4, "", 2, depthwise=True), Block(4, 4, depthwise=True),
+            Block(8, 2, "", 2, depthwise=True), Block(8, 2, depthwise=True), Block(16, 2, "", 2, depthwise=True),
+            *(Block(16, 2, depthwise=True),) * 5, Block(32, 1, "", 2, depthwise=True),
+            Block(32, 1, "mean", depthwise=True),
+        ),
+        0,
+    ),
+}  # fmt: skip
+"""Sizes of the authors' implementation (mapolinario94/LLS-DNN). Its MobileNet is for images of 224 pixels and begins
+with a stride of 2; for 32 pixels it has none there, so that the last maps have 2×2 values to be normalised."""
+
+
+class LocalConv(LocalNetwork):
+    """One of :data:`SHAPES`, for images (n, ``inputs``, ``side``, ``side``), with leaky ReLUs.
+
+    SmallConv with 32 channels, 10 classes and colour images has 361,258 parameters and 10.6 M multiply-accumulates.
+    Source: Apolinario, Roy and Roy, "LLS", 2024. Theirs have batch norm, which means nothing with one sample a step:
+    convolutions have each channel normalised over the image's own map instead, the linear layer nothing.
+
+    Args:
+        name: which.
+        inputs, channels, classes, side: sizes.
+        rule, seed, modulation: as of :class:`~lab.workloads.networks.local_mlp.LocalNetwork`.
+    """
+
+    def __init__(
+        self, name: ConvName, inputs: int, channels: int, classes: int, rule: Rule, seed: int, *,
+        side: int = SIDE, modulation: Modulation = "none",
+    ) -> None:  # fmt: skip
+        shape, stages = SHAPES[name], []
+        for block in shape.blocks:
+            width = channels * block.width
+            side //= block.stride
+            pooled, values = partial(_averaged, min(block.pooled, side)), width * min(block.pooled, side) ** 2
+            behind, left = _behind(block.behind, side, MEAN_SIDE if shape.units else 1)
+            stages.append(Stage(_layer(inputs, width, block), behind, pooled, values, pooled, values))
+            inputs, side = width, left
+        values = inputs * side**2
+        if shape.units:
+            units = shape.units * channels
+            linear = nn.Linear(values, units)
+            begun(linear)
+            stages.append(Stage(linear, nn.Identity(), nn.Identity(), units, nn.Identity(), units))
+            values = units
+        classifier = nn.Linear(values, classes)
+        super().__init__(stages, nn.LeakyReLU(), classifier, classes, rule, seed, modulation)
+
+
+def _layer(inputs: int, width: int, block: Block) -> nn.Module:
+    if not block.depthwise:
+        convolution = nn.Conv2d(inputs, width, 3, stride=block.stride, padding=1, bias=False)
+        return nn.Sequential(convolution, nn.GroupNorm(width, width))
+    depthwise = nn.Conv2d(inputs, inputs, 3, stride=block.stride, padding=1, groups=inputs, bias=False)
+    return nn.Sequential(
+        depthwise, nn.GroupNorm(inputs, inputs), nn.LeakyReLU(), nn.Conv2d(inputs, width, 1, bias=False),
+        nn.GroupNorm(width, width),
+    )  # fmt: skip
+
+
+def _behind(behind: Behind, side: int, mean: int) -> tuple[nn.Module, int]:
+    """What is behind a block, and the side of what comes out."""
+    if behind == "max":
+        return nn.MaxPool2d(2), side // 2
+    if behind == "mean":
+        return nn.Sequential(nn.AdaptiveAvgPool2d(mean), nn.Flatten()), mean
+    return nn.Identity(), side
 
 
 def _averaged(side: int, maps: torch.Tensor) -> torch.Tensor:

@@ -16,9 +16,13 @@ from lab.compiler.joint import Penalised
 
 Rule: TypeAlias = Literal["backprop", "periodic", "projection"]
 
+Modulation: TypeAlias = Literal["none", "class", "matrix"]
+
 LATENT = 32
 """Values that a perceptron's layer is pooled to before it meets the periodic basis."""
 TEMPERATURE = 0.1
+MODULATION = 0.01
+"""Standard deviation of the first values of a learned modulation."""
 EPSILON = 1e-6
 """Keeps the norm of a latent from dividing by zero where all units are silent."""
 
@@ -53,13 +57,15 @@ class Stage:
         behind: from its output to the input of the next one.
         pooled: what meets the periodic basis of its output: (n, ``latent``).
         latent: so many values.
-        units: values of the whole output, of which a projection has as many.
+        taught: what is to be a projection of the label, of its output: (n, ``units``).
+        units: so many values.
     """
 
     layer: nn.Module
     behind: nn.Module
     pooled: Callable[[torch.Tensor], torch.Tensor]
     latent: int
+    taught: Callable[[torch.Tensor], torch.Tensor]
     units: int
 
 
@@ -77,21 +83,29 @@ class LocalNetwork(nn.Module):
         rule: ``backprop``: one loss at the end; ``periodic``: cross-entropy of the pooled, normalised output against a
             periodic basis (LLS); ``projection``: half the squared distance from a fixed random target (tpSGD).
         seed: of the projections.
+        modulation: of the periodic rule, what each layer learns of its scores besides: ``class`` a factor for each
+            (LLS-M), ``matrix`` how they are mixed (LLS-MxM).
     """
 
     def __init__(
-        self, stages: Sequence[Stage], activation: nn.Module, classifier: nn.Linear, classes: int, rule: Rule, seed: int
-    ) -> None:
+        self, stages: Sequence[Stage], activation: nn.Module, classifier: nn.Linear, classes: int, rule: Rule,
+        seed: int, modulation: Modulation = "none",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.rule = rule
+        self.modulation = nn.ParameterList()
         self.hidden = nn.ModuleList([stage.layer for stage in stages])
         self.behind = nn.ModuleList([stage.behind for stage in stages])
         self.pooled = tuple(stage.pooled for stage in stages)
+        self.taught = tuple(stage.taught for stage in stages)
         self.latents = tuple(stage.latent for stage in stages)
         self.activation, self.classifier = activation, classifier
         if rule == "periodic":
             for latent in sorted(set(self.latents)):
                 self.register_buffer(f"basis{latent}", periodic_basis(classes, latent))
+            if modulation != "none":
+                shape = (classes,) if modulation == "class" else (classes, classes)
+                self.modulation.extend(MODULATION * torch.randn(shape) for _ in stages)
         elif rule == "projection":
             for number, stage in enumerate(stages):
                 self.register_buffer(f"projection{number}", projected_targets(classes, stage.units, seed + number))
@@ -115,16 +129,20 @@ class LocalNetwork(nn.Module):
 
     def _distance(self, number: int, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         target = functional.embedding(labels, self.get_buffer(f"projection{number}"))
-        return 0.5 * functional.mse_loss(output.flatten(1), target, reduction="sum")
+        return 0.5 * functional.mse_loss(self.taught[number](output), target, reduction="sum")
 
     def _disagreement(self, number: int, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(self.scores(number, output), labels)
 
     def scores(self, number: int, output: torch.Tensor) -> torch.Tensor:
-        """Of a layer's output against the periodic basis: cosines over the temperature, (n, classes)."""
+        """Of a layer's output against the periodic basis: cosines over the temperature, modulated, (n, classes)."""
         latent = self.pooled[number](output)
         latent = latent / (torch.linalg.vector_norm(latent, dim=1, keepdim=True) + EPSILON)
-        return functional.linear(latent, self.get_buffer(f"basis{self.latents[number]}")) / TEMPERATURE
+        cosines = functional.linear(latent, self.get_buffer(f"basis{self.latents[number]}"))
+        if len(self.modulation):
+            learned = self.modulation[number]
+            cosines = cosines * learned if learned.dim() == 1 else cosines @ learned
+        return cosines / TEMPERATURE
 
 
 def begun(layer: nn.Module) -> None:
@@ -138,17 +156,20 @@ class LocalMlp(LocalNetwork):
 
     Args:
         inputs, width, depth, classes: sizes; ``width`` a multiple of :data:`LATENT`.
-        rule, seed: as of :class:`LocalNetwork`.
+        rule, seed, modulation: as of :class:`LocalNetwork`.
     """
 
-    def __init__(self, inputs: int, width: int, depth: int, classes: int, rule: Rule, seed: int) -> None:
+    def __init__(
+        self, inputs: int, width: int, depth: int, classes: int, rule: Rule, seed: int, *,
+        modulation: Modulation = "none",
+    ) -> None:  # fmt: skip
         layers = [nn.Linear(width if number else inputs, width) for number in range(depth)]
         classifier = nn.Linear(width, classes)
         for layer in layers:
             begun(layer)
         pooled = partial(_in_groups, LATENT)
-        stages = [Stage(layer, nn.Identity(), pooled, LATENT, width) for layer in layers]
-        super().__init__(stages, nn.ReLU(), classifier, classes, rule, seed)
+        stages = [Stage(layer, nn.Identity(), pooled, LATENT, nn.Identity(), width) for layer in layers]
+        super().__init__(stages, nn.ReLU(), classifier, classes, rule, seed, modulation)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor | Penalised:
         """As of :meth:`LocalNetwork.forward`."""

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lab.workloads.networks.blocks import conv2d
+from lab.workloads.networks.lenet import GROUP_CHANNELS
 
 
 class PreactivatedBlock(nn.Module):
@@ -59,3 +60,20 @@ class WideResNet(nn.Sequential):
         self.add_module("pool", nn.AdaptiveAvgPool2d(1))
         self.add_module("flatten", nn.Flatten())
         self.add_module("classifier", nn.Linear(inputs, classes))
+
+
+def wide_resnet_10_2(classes: int) -> WideResNet:
+    """Ten layers, twice as wide, group norm that learns nothing and hard swish; 302,778 parameters with 10 classes.
+
+    Source: Feng et al., "Does Federated Learning Really Need Backpropagation?" (repository FengHZ/BAFFLE), norms as in
+    :func:`lab.workloads.networks.lenet.lenet`: statistics of a batch may not change from pass to pass.
+    """
+    network = WideResNet(10, 2, classes)
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                width = child.num_features
+                setattr(parent, name, nn.GroupNorm(max(2, width // GROUP_CHANNELS), width, affine=False))
+            elif isinstance(child, nn.ReLU):
+                setattr(parent, name, nn.Hardswish())
+    return network

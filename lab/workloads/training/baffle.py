@@ -46,6 +46,7 @@ class Variant(Schedule):
         passes: perturbations of a step, K.
         sigma: how far each weight is moved; a power of two loses least in adding and subtracting it.
         channels: of the convolutions; of LeNet's first, with ``size=paper``.
+        network: with ``size=paper``, ``lenet`` or ``wrn10-2``, a wide residual network; ``digits-cnn`` otherwise.
         clients: 1: the device learns by itself. More: it plays them all, and this computer is their server. Under
             backpropagation the server averages what the clients' own steps have made of the weights.
         batch: with clients, samples of each in a round.
@@ -57,6 +58,7 @@ class Variant(Schedule):
     passes: int = 50
     sigma: float = 2.0**-7
     channels: int = 8
+    network: Literal["digits-cnn", "lenet", "wrn10-2"] = "digits-cnn"
     epochs: int = 2
     rate: float = 0.0015
     target: float = 0.7
@@ -69,8 +71,8 @@ class Variant(Schedule):
 
 
 PAPER = Variant(
-    "paper", scratch_images.CIFAR10, samples=200, evaluated=100, passes=100, channels=16, epochs=1, rate=0.0003,
-    target=0.3,
+    "paper", scratch_images.CIFAR10, samples=200, evaluated=100, passes=100, channels=16, network="lenet", epochs=1,
+    rate=0.0003, target=0.3,
 )  # fmt: skip
 """LeNet; the least of the paper's passes, and as many steps as an hour allows."""
 _METHOD: tuple[Allowed, ...] = (
@@ -87,8 +89,8 @@ _METHOD: tuple[Allowed, ...] = (
 )
 _SERVERS = ("batch", "server", "server_rate", "clip", "average")
 SIZES = {
-    "ci": (Variant(), (*_METHOD, *from_scratch.ALLOWED)),
-    "paper": (PAPER, (*_METHOD, *from_scratch.PAPERS_ALLOWED)),
+    "ci": (Variant(), (*_METHOD, one_of("network", ("digits-cnn",)), *from_scratch.ALLOWED)),
+    "paper": (PAPER, (*_METHOD, one_of("network", ("lenet", "wrn10-2")), *from_scratch.PAPERS_ALLOWED)),
 }
 
 
@@ -138,6 +140,11 @@ def parse(workload: str, text: str) -> Variant:
     variant = read_sized(workload, SIZES, text)
     default, _ = SIZES[variant.size]
     asked = [name for name in _SERVERS if getattr(variant, name) != getattr(default, name)]
+    if variant.network == "wrn10-2" and scratch_images.CHANNELS[variant.data] != 3:
+        raise ConfigError(
+            f"{workload}: network=wrn10-2 takes colour images; data={variant.data} is grey",
+            hint="data=cifar10 or data=cifar100, or network=lenet",
+        )
     if variant.clients == 1 and asked:
         raise ConfigError(
             f"{workload}: {asked[0]}={getattr(variant, asked[0])} is of a server, and there are no clients",
@@ -153,8 +160,9 @@ def parse(workload: str, text: str) -> Variant:
 
 class Baffle:
     """The workload. Variants: ``update=stein|full|last|bias``, ``passes=``, ``sigma=``, ``channels=4|8|16``,
-    ``samples=``, ``epochs=``, ``rate=``, ``evaluated=``, ``target=``, separated by commas. With ``size=paper`` also
-    ``data=cifar10|mnist|fashion-mnist|kmnist``.
+    ``samples=``, ``epochs=``, ``rate=``, ``evaluated=``, ``target=``, separated by commas; of a federation
+    ``clients=``, ``batch=``, ``server=adam|sgd``, ``server_rate=``, ``clip=``, ``average=``. With ``size=paper`` also
+    ``data=cifar10|cifar100|mnist|fashion-mnist|kmnist`` and ``network=lenet|wrn10-2``.
     """
 
     id: str = "baffle"
@@ -164,10 +172,7 @@ class Baffle:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = BASELINES
     claims: tuple[Claim, ...] = _claims()
-    missing: str = (
-        "the paper's WideResNet and CIFAR-100; several clients and a server; Adam, clipping and the average of weights "
-        "that the server keeps"
-    )
+    missing: str = "the paper's augmentation of images"
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Compile and train on this computer, or read all of it from the cache.
@@ -184,7 +189,7 @@ class Baffle:
             else f"backpropagation, update: {chosen.update}",
             network=partial(_network, chosen),
             figures=partial(_figures, chosen),
-            sources=(Path(__file__), _NETWORKS / "digits_cnn.py", _NETWORKS / "lenet.py"),
+            sources=(Path(__file__), *(_NETWORKS / name for name in ("digits_cnn.py", "lenet.py", "wide_resnet.py"))),
             # One perturbation a step is a baseline, which need not learn; LeNet needs more steps than the default's.
             is_method=is_method and chosen.passes > 1 and chosen.size == "ci",
             perturbation=partial(_perturbation, chosen) if is_method else None,
@@ -197,7 +202,9 @@ class Baffle:
 
 
 def _title(variant: Variant) -> str:
-    if variant.size == "paper":
+    if variant.network == "wrn10-2":
+        return f"WideResNet-10-2 on {variant.data}"
+    if variant.network == "lenet":
         return f"LeNet of {variant.channels} and {4 * variant.channels} channels on {variant.data}"
     return f"Two convolutions of {variant.channels} channels and a classifier"
 
@@ -205,9 +212,13 @@ def _title(variant: Variant) -> str:
 def _network(variant: Variant) -> nn.Module:
     from lab.workloads.networks.digits_cnn import digits_cnn
     from lab.workloads.networks.lenet import lenet
+    from lab.workloads.networks.wide_resnet import wide_resnet_10_2
 
-    if variant.size == "paper":
-        return lenet(scratch_images.CHANNELS[variant.data], channels=variant.channels)
+    classes = scratch_images.CLASSES[variant.data]
+    if variant.network == "wrn10-2":
+        return wide_resnet_10_2(classes)
+    if variant.network == "lenet":
+        return lenet(scratch_images.CHANNELS[variant.data], classes, variant.channels)
     return digits_cnn(variant.channels, digits.CLASSES)
 
 

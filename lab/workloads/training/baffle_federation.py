@@ -210,7 +210,8 @@ def _accuracy(network: nn.Module, variables: Mapping[str, FloatArray], parts: Pa
     from lab.workloads.networks import logits
 
     network = copy.deepcopy(network)
-    own = {name: torch.from_numpy(variables[name]) for name in dict(network.named_parameters()) if name in variables}
+    names = [name for name, _ in network.named_parameters() if name in variables]
+    own = {name: torch.from_numpy(variables[name].copy()) for name in names}
     network.load_state_dict(own, strict=False)
     return float(np.mean(logits(network, parts.asked).numpy().argmax(axis=1) == parts.answers))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -95,7 +95,22 @@ class Arm:
         limits: how far the device may be from PyTorch, and autograd from the program's operators.
         forward_only, perturbation: as of :class:`~lab.workloads.training.transfer.Transfer`; the latter called late,
             where the compiler may be imported.
+        layers: which learn one after another, each through all epochs, by the modules or parameters of each; empty:
+            all at once.
     """
+
+    @property
+    def phases(self) -> int:
+        """How often the epochs are gone through."""
+        return max(1, len(self.layers))
+
+    def turns(self, names: Iterable[str], steps: int) -> dict[str, tuple[int, int]]:
+        """The first and the last step, from 1, of each parameter, with so many steps a layer; empty: all."""
+        return {
+            name: (number * steps + 1, (number + 1) * steps)
+            for number, layer in enumerate(self.layers) for name in names
+            if f"{name}.".startswith(tuple(f"{one}." for one in layer))
+        }  # fmt: skip
 
     update: str
     title: str
@@ -107,6 +122,7 @@ class Arm:
     limits: Limits = LIMITS
     forward_only: bool = False
     perturbation: Callable[[], Perturbation] | None = None
+    layers: tuple[tuple[str, ...], ...] = ()
 
 
 def selection_of(update: str, network: nn.Module) -> dict[str, None]:
@@ -136,8 +152,8 @@ def prepare_from_scratch(workload: str, variant: Schedule, arm: Arm, cache: Path
     return prepared_of(
         trained, f"{arm.title}, from scratch, {arm.how};",
         Dataset(images.name, images.digest, len(trained.answers), images.note),
-        {name: str(value) for name, value in options.items()}, precision="float32", epochs=variant.epochs,
-        rate=variant.rate, seed=SEED, target_accuracy=variant.target,
+        {name: str(value) for name, value in options.items()}, precision="float32",
+        epochs=variant.epochs * arm.phases, rate=variant.rate, seed=SEED, target_accuracy=variant.target,
         figures=tuple(Figure(**one) for one in json.loads(entry.document)["figures"]),
         must_learn=arm.is_method, limits=arm.limits,
     )  # fmt: skip
@@ -149,12 +165,14 @@ def _produce(workload: str, variant: Schedule, arm: Arm, images: Images) -> cach
     parts = images.parts()
     with seeded(SEED):
         network = arm.network()
+    selection, steps = selection_of(arm.update, network), len(parts.samples) * variant.epochs
     trained = train_on_host(
         Transfer(
-            name=workload, network=network, selection=selection_of(arm.update, network), precision="float32",
+            name=workload, network=network, selection=selection, precision="float32",
             samples=parts.samples, labels=parts.labels, asked=parts.asked, answers=parts.answers,
-            calibration=parts.samples[:0], epochs=variant.epochs, rate=variant.rate, seed=SEED,
-            forward_only=arm.forward_only, perturbation=None if arm.perturbation is None else arm.perturbation(),
+            calibration=parts.samples[:0], epochs=variant.epochs * arm.phases, rate=variant.rate, seed=SEED,
+            turns=arm.turns(selection, steps), forward_only=arm.forward_only,
+            perturbation=None if arm.perturbation is None else arm.perturbation(),
             limits=arm.limits,
         )
     )  # fmt: skip

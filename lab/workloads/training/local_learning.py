@@ -8,14 +8,14 @@ for longer than the next layer needs it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from lab.errors import ConfigError
 from lab.workloads.base import Figure, Prepared
-from lab.workloads.data import digits
-from lab.workloads.options import Allowed, one_of, within
+from lab.workloads.options import Allowed, one_of, read_sized, within
 from lab.workloads.training import from_scratch, scratch_images
 from lab.workloads.training.from_scratch import Arm, Schedule, prepare_from_scratch
 from lab.workloads.training.transfer import Limits, Trained
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lab.workloads.networks.local_mlp import LocalNetwork, Rule
 
 Update: TypeAlias = Literal["local", "full", "last", "bias"]
+Network: TypeAlias = Literal["mlp", "small-conv", "vgg8", "mobilenet"]
+CONVOLUTIONAL: tuple[Network, ...] = ("small-conv", "vgg8", "mobilenet")
 PROJECTION_SEED = 101
 """First seed of fixed projections: no stream of theirs is that of the weights."""
 DIGITS_SIDE = 8
@@ -35,70 +37,101 @@ _SOURCES = (_NETWORKS / "local_mlp.py", _NETWORKS / "local_conv.py", Path(__file
 
 
 @dataclass(frozen=True)
-class Local(Schedule):
+class Variant(Schedule):
     """What is trained; all arms have the same rate.
 
     Attributes:
         update: ``local`` is the method; ``full`` backpropagation, ``last`` the classifier on random layers, ``bias``
             all biases and the classifier, by backpropagation.
+        network: ``mlp``, a perceptron, or one of :data:`lab.workloads.networks.local_conv.SHAPES`.
+        depth, width: of the perceptron, hidden layers and their units.
+        channels: of a convolutional network's first convolution.
+        layers: ``together``, or ``one-by-one``: each through all epochs, the first one first.
+        modulation: of LLS, what a layer learns of its scores: ``none``, ``class`` (LLS-M) or ``matrix`` (LLS-MxM).
     """
 
     update: Update = "local"
-
-
-@dataclass(frozen=True)
-class Variant(Local):
-    """A perceptron.
-
-    Attributes:
-        depth, width: hidden layers and their units.
-    """
-
+    network: Network = "mlp"
     depth: int = 4
     width: int = 128
+    channels: int = 8
+    layers: Literal["together", "one-by-one"] = "together"
+    modulation: Literal["none", "class", "matrix"] = "none"
 
 
-@dataclass(frozen=True)
-class ConvVariant(Local):
-    """A small convolutional network for images of 32×32 pixels.
-
-    Attributes:
-        channels: of its first convolution.
-    """
-
-    channels: int = 32
-
-
-_UPDATE = one_of("update", ("local", "full", "last", "bias"))
+_OF_NETWORKS: Mapping[str, tuple[Network, ...]] = {
+    "depth": ("mlp",), "width": ("mlp",), "channels": CONVOLUTIONAL
+}  # fmt: skip
+_ARMS: tuple[Allowed, ...] = (
+    one_of("update", ("local", "full", "last", "bias")),
+    one_of("layers", ("together", "one-by-one")),
+    within("depth", 1, 16),
+)
 ALLOWED: tuple[Allowed, ...] = (
-    _UPDATE, within("depth", 1, 16), one_of("width", (32, 64, 128, 256)), *from_scratch.ALLOWED
-)  # fmt: skip
+    *_ARMS,
+    one_of("network", ("mlp", "small-conv"), "mlp, small-conv; others with size=paper"),
+    one_of("width", (32, 64, 128, 256)),
+    one_of("channels", (4, 8, 16)),
+    *from_scratch.ALLOWED,
+)
 PAPER_ALLOWED: tuple[Allowed, ...] = (
-    _UPDATE, within("depth", 1, 16), one_of("width", (32, 64, 128, 256, 512, 1024)), *from_scratch.PAPERS_ALLOWED
-)  # fmt: skip
-CONV_ALLOWED: tuple[Allowed, ...] = (_UPDATE, one_of("channels", (4, 8, 16, 32)), *from_scratch.PAPERS_ALLOWED)
+    *_ARMS,
+    one_of("network", ("mlp", *CONVOLUTIONAL)),
+    one_of("width", (32, 64, 128, 256, 512, 1024)),
+    one_of("channels", (4, 8, 16, 32, 64, 128)),
+    *from_scratch.PAPERS_ALLOWED,
+)
 CONV_LIMITS = Limits(loss=1e-2, update=0.05, autograd=0.05)
 """Of normalised maps some 60,000 values a step are symmetric about 0, where a leaky ReLU has its kink: one within 3e-7
 of it takes the other slope where sums are in another order, and a row of weights another step. Seen: 4e-6 of the way
 without such a value, 1e-2 with one among the first ten steps; of a loss of 12, 4e-4."""
-Chosen: TypeAlias = Variant | ConvVariant
-Sizes: TypeAlias = Mapping[str, tuple[Chosen, Sequence[Allowed]]]
+Sizes: TypeAlias = Mapping[str, tuple[Variant, Sequence[Allowed]]]
 
 
-def network_of(variant: Chosen, local: Rule) -> LocalNetwork:
+def read_local(workload: str, sizes: Sizes, text: str, modulations: Sequence[str]) -> Variant:
+    """The variant that ``text`` names.
+
+    Args:
+        workload: id, for the errors.
+        sizes: defaults and what is allowed.
+        text: ``network=small-conv,channels=8``.
+        modulations: of the method.
+
+    Raises:
+        ConfigError: an unknown name, a value that is not allowed, or an option of another network or arm.
+    """
+    allowed = {size: (default, (*some, one_of("modulation", modulations))) for size, (default, some) in sizes.items()}
+    variant = read_sized(workload, allowed, text)
+    default, _ = sizes[variant.size]
+    asked = {one.name for one in fields(variant) if getattr(variant, one.name) != getattr(default, one.name)}
+    for name, networks in _OF_NETWORKS.items():
+        if name in asked and variant.network not in networks:
+            raise ConfigError(
+                f"{workload}: {name}={getattr(variant, name)} is of another network than {variant.network}",
+                hint=f"it is an option of network={', '.join(networks)}",
+            )
+    return variant
+
+
+def network_of(variant: Variant, local: Rule) -> LocalNetwork:
     """The network with weights by torch's global random state; ``local`` is the method's rule."""
-    from lab.workloads.networks.local_conv import SmallConv
+    from lab.workloads.networks.local_conv import LocalConv
     from lab.workloads.networks.local_mlp import LocalMlp
 
     rule = local if variant.update == "local" else "backprop"
-    channels = scratch_images.CHANNELS[variant.data]
-    if isinstance(variant, ConvVariant):
-        return SmallConv(channels, variant.channels, digits.CLASSES, rule, PROJECTION_SEED)
+    inputs, classes = scratch_images.CHANNELS[variant.data], scratch_images.CLASSES[variant.data]
     side = DIGITS_SIDE if variant.data == scratch_images.DIGITS else scratch_images.SIDE
-    return LocalMlp(channels * side**2, variant.width, variant.depth, digits.CLASSES, rule, PROJECTION_SEED)
+    if variant.network != "mlp":
+        return LocalConv(
+            variant.network, inputs, variant.channels, classes, rule, PROJECTION_SEED, side=side,
+            modulation=variant.modulation,
+        )  # fmt: skip
+    return LocalMlp(
+        inputs * side**2, variant.width, variant.depth, classes, rule, PROJECTION_SEED, modulation=variant.modulation
+    )
 
 
-def prepare_local(workload: str, words: str, variant: Chosen, rule: Rule, cache: Path, source: Path) -> Prepared:
+def prepare_local(workload: str, words: str, variant: Variant, rule: Rule, cache: Path, source: Path) -> Prepared:
     """Compile and train one arm on this computer, or read all of it from the cache.
 
     Args:
@@ -121,24 +154,40 @@ def prepare_local(workload: str, words: str, variant: Chosen, rule: Rule, cache:
         network=partial(network_of, variant, rule),
         figures=_figures,
         sources=(source, *_SOURCES),
-        limits=CONV_LIMITS if isinstance(variant, ConvVariant) else from_scratch.LIMITS,
+        limits=from_scratch.LIMITS if variant.network == "mlp" else CONV_LIMITS,
         # How far a user's images take the paper's network depends on how many of them there are.
         is_method=is_local and variant.size == "ci",
         forward_only=is_local,
+        layers=_layers(variant) if is_local and variant.layers == "one-by-one" else (),
     )
     return prepare_from_scratch(workload, variant, arm, cache)
 
 
-def _title(variant: Chosen) -> str:
-    if isinstance(variant, ConvVariant):
-        return f"Three convolutions from {variant.channels} channels on and a linear layer, on {variant.data}"
-    return f"Perceptron of {variant.depth} hidden layers of {variant.width}"
+def _layers(variant: Variant) -> tuple[tuple[str, ...], ...]:
+    """The layers in the order in which they learn."""
+    from lab.workloads.networks.local_conv import SHAPES
+
+    if variant.network == "mlp":
+        hidden = variant.depth
+    else:
+        shape = SHAPES[variant.network]
+        hidden = len(shape.blocks) + (shape.units > 0)
+    return (*((f"hidden.{number}", f"modulation.{number}") for number in range(hidden)), ("classifier",))
+
+
+def _title(variant: Variant) -> str:
+    after = ", layers one by one" if variant.layers == "one-by-one" else ""
+    if variant.network == "mlp":
+        return f"Perceptron of {variant.depth} hidden layers of {variant.width}{after}"
+    names = {"small-conv": "Three convolutions and a linear layer", "vgg8": "VGG-8", "mobilenet": "MobileNet"}
+    return f"{names[variant.network]} from {variant.channels} channels on, on {variant.data}{after}"
 
 
 def _figures(network: nn.Module, _: Trained) -> tuple[Figure, ...]:
     from lab.workloads.networks.local_mlp import LocalNetwork
 
-    latents = 0
+    scores = 0
     if isinstance(network, LocalNetwork) and network.rule == "periodic":
-        latents = sum(network.latents)
-    return (Figure("macs.local", latents * digits.CLASSES, "MACs", "of the hidden layers' own scores, forward"),)
+        classes = network.classifier.out_features
+        scores = classes * (sum(network.latents) + sum(len(one) if one.dim() > 1 else 1 for one in network.modulation))
+    return (Figure("macs.local", scores, "MACs", "of the hidden layers' own scores, forward"),)

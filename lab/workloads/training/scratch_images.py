@@ -1,4 +1,4 @@
-"""What networks that learn from scratch are shown: digits of 8×8 pixels, or a user's CIFAR-10 or MNIST family."""
+"""What networks that learn from scratch are shown: digits of 8×8 pixels, or a user's CIFAR or MNIST family."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lab.workloads.data import cifar10, digits, mnist
+from lab.workloads.data import cifar10, cifar100, digits, mnist
 from lab.workloads.data.labelled import Labelled
 
 if TYPE_CHECKING:
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 SEED = 1
 HELD_OUT_SHARE = 0.2
-DIGITS, CIFAR10, MNIST = "digits", "cifar10", "mnist"
-PAPERS = (CIFAR10, *mnist.MEMBERS)
+DIGITS, CIFAR10, CIFAR100, MNIST = "digits", "cifar10", "cifar100", "mnist"
+PAPERS = (CIFAR10, CIFAR100, *mnist.MEMBERS)
 """Of the papers' data, those that are read from ``LAB_DATA``."""
 _GREY: Mapping[str, mnist.Member] = dict(zip(mnist.MEMBERS, mnist.MEMBERS, strict=True))
-CHANNELS: Mapping[str, int] = {DIGITS: 1, CIFAR10: 3, **{str(one): 1 for one in mnist.MEMBERS}}
+CHANNELS: Mapping[str, int] = {DIGITS: 1, CIFAR10: 3, CIFAR100: 3, **{str(one): 1 for one in mnist.MEMBERS}}
+CLASSES: Mapping[str, int] = {one: cifar100.CLASSES if one == CIFAR100 else 10 for one in (DIGITS, *PAPERS)}
 SIDE = 32
 """Pixels of the papers' images: those of the MNIST family are enlarged."""
 
@@ -75,6 +76,8 @@ def images_of(wanted: Wanted) -> Images:
         return Images(digits.SOURCE, digest, "8x8 pixels as they are.", partial(_digits, wanted))
     if wanted.data == CIFAR10:
         both, note = (cifar10.cifar10(), cifar10.cifar10(cifar10.TEST)), "32x32 pixels, normalised."
+    elif wanted.data == CIFAR100:
+        both, note = (cifar100.cifar100("train"), cifar100.cifar100("test")), "32x32 pixels, normalised."
     else:
         member = _GREY[wanted.data]
         both, note = (mnist.load(member, "train"), mnist.load(member, "test")), "Enlarged to 32x32 pixels."
@@ -108,5 +111,7 @@ def _pixels(data: str, images: Labelled[np.uint8]) -> torch.Tensor:
 
     if data == CIFAR10:
         return torch.from_numpy(cifar10.normalised(images.samples))
+    if data == CIFAR100:
+        return torch.from_numpy(cifar100.normalised(images.samples))
     grey = torch.from_numpy(images.samples.astype(np.float32) / np.float32(255))
     return functional.interpolate(grey, size=(SIDE, SIDE), mode="bilinear")
