@@ -19,6 +19,7 @@ _REGISTRY = {
     "ear": "lab.workloads.continual.ear",
     "lean-tta": "lab.workloads.adaptation.lean_tta",
     "layer-recovery": "lab.workloads.security.layer_recovery",
+    "lgvit": "lab.workloads.uncertainty.lgvit",
     "lifelearner": "lab.workloads.continual.lifelearner",
     "metacl-bench": "lab.workloads.continual.metacl_bench",
     "lls": "lab.workloads.training.lls",
