@@ -55,6 +55,7 @@ Sanitizers: TypeAlias = Literal["", "address,undefined", "thread"]
 MLPERF_BUFFER_BYTES = 96 * 96 * 3  # BUFFER_BYTES in firmware/mlperf/dut.c
 
 _SPEED_FLAGS = "-O2"
+_HOSTED_BLOB_BYTES = 16 << 20  # HOSTED_BLOB_BYTES in firmware/hosted/hosted.h
 _BUILT_FROM = {".c", ".h", ".ld", ".cmake"}
 _JOB_PEAKS = "job_peaks.c"
 """Of the runner, built only where peaks are asked for."""
@@ -548,10 +549,20 @@ def _settings(model: CompiledModel, board: _Board, options: _Options, sources: P
         "LAB_CONSOLE": options.console,
         "LAB_MLPERF_MODE": options.mlperf_mode,
         "LAB_MLPERF_MODEL": options.mlperf_model,
+        "LAB_BLOB_BYTES": _hosted_blob_bytes(model),
     }
     if board.toolchain == "zig":
         settings |= {"LAB_ZIG": _find_tool("zig").as_posix(), "LAB_ZIG_FLAGS": board.cpu_flags}
     return settings
+
+
+def _hosted_blob_bytes(model: CompiledModel) -> str:
+    """Room for blobs in a process: the usual and a checkpoint of the model's variables, where that takes half of the
+    usual or more; else nothing. A process is given memory as it touches it, so that room costs where it is used."""
+    variables = 0 if model.training is None else model.training.variables_bytes
+    if 2 * variables < _HOSTED_BLOB_BYTES:
+        return ""
+    return str((-(-variables // _HOSTED_BLOB_BYTES) + 1) * _HOSTED_BLOB_BYTES)
 
 
 def _tools(board: _Board, cache: Path) -> Tools:

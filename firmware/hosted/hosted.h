@@ -16,6 +16,9 @@ extern volatile uint32_t hosted_marker;
 #else
 #define HOSTED_STACK_BYTES (512u * 1024u)
 #endif
+/* More where the build says so: a checkpoint of the model's variables must fit (lab/build.py). */
+#ifndef HOSTED_BLOB_BYTES
 #define HOSTED_BLOB_BYTES (16u * 1024u * 1024u)
+#endif
 
 #endif

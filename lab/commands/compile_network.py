@@ -326,7 +326,8 @@ def _size(size: int) -> str:
 
 
 def write(done: Outcome, folder: Path) -> Path:
-    """Write the generated C, the runtime files it needs under ``runtime/``, and the drawing ``arena.svg``.
+    """Write the generated C and the files it includes, the runtime files it needs under ``runtime/``, and the drawing
+    ``arena.svg``.
 
     Raises:
         ConfigError: the folder cannot be written.
@@ -342,6 +343,8 @@ def write(done: Outcome, folder: Path) -> Path:
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
+        for name, content in done.compiled.binaries.items():
+            (folder / name).write_bytes(content)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written: {error}", hint="choose another --output") from error
     return folder

@@ -1,14 +1,14 @@
 """Constants that are too large for C text: files beside ``model.c``, which the assembler takes into the image.
 
-A C compiler needs many times an array's size to read it as text: a quarter of a gigabyte of attentive units would be a
-gigabyte of it. Such an array goes into a file of :attr:`lab.compiler.model.CompiledModel.binaries`.
+A C compiler needs many times an array's size to read it as text, and a quarter of a gigabyte of attentive units would
+be a gigabyte of it. Such an array goes into a file of :attr:`lab.compiler.model.CompiledModel.binaries`.
 """
 
 from __future__ import annotations
 
 import hashlib
 
-LEAST_BYTES = 1 << 20
+LEAST_BYTES = 1 << 25
 """Smaller arrays are text, which people can read and every toolchain takes."""
 
 

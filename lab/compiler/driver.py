@@ -7,7 +7,7 @@ import re
 import torch
 
 from lab.compiler.capture import capture
-from lab.compiler.emit import Model, digest, emit
+from lab.compiler.emit import Model, binaries, digest, emit
 from lab.compiler.graph import to_nhwc
 from lab.compiler.memory import check_limit, layout
 from lab.compiler.model import CompiledModel, LayerInfo, TensorSpec
@@ -49,7 +49,8 @@ def compile_quantized(quantized: QuantizedGraph, name: str, arena_limit_bytes: i
     program = program_of(quantized)
     plan = layout(program)
     check_limit(program, plan, arena_limit_bytes)
-    sources = emit(Model(name, program, plan))
+    model = Model(name, program, plan)
+    sources = emit(model)
     return CompiledModel(
         name=name,
         sources=sources,
@@ -60,6 +61,7 @@ def compile_quantized(quantized: QuantizedGraph, name: str, arena_limit_bytes: i
         arena_bytes=plan.arena_bytes,
         lower_bound_bytes=plan.lower_bound_bytes,
         digest=digest(sources),
+        binaries=binaries(model),
     )
 
 

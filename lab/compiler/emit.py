@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lab.compiler.binary_constants import file_name, included, is_binary
 from lab.compiler.memory import OUTPUT, Layout
 from lab.compiler.program import Kind, Program, Step, Tensor, Update, Value
 from lab.compiler.quantized import Constant, KernelCall
@@ -83,6 +84,11 @@ class Model:
 def emit(model: Model) -> dict[str, str]:
     """Sources of the model, file name to text."""
     return {"model.h": "\n".join(_header(model)) + "\n", "model.c": "\n".join(_Source(model).lines()) + "\n"}
+
+
+def binaries(model: Model) -> dict[str, bytes]:
+    """Files that ``model.c`` includes: constants of kernels that are too large for its text."""
+    return dict(_Source(model).files())
 
 
 def digest(sources: Mapping[str, str]) -> str:
@@ -229,6 +235,13 @@ class _Source:
             yield from self._training(self._model.training, self._model.training_layout)
         yield from _section("the border")
         yield from self._model_struct()
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Names and contents of what the file includes besides headers."""
+        for step, call in zip(self._steps, self._calls, strict=True):
+            for constant in call.constants:
+                if is_binary(constant.values.nbytes):
+                    yield file_name(f"{self._labels[step.name]}_{constant.name}"), _content(constant)
 
     def _stored(self, tensor: Tensor) -> Iterator[str]:
         label = self._arrays[tensor.name]
@@ -524,7 +537,15 @@ def _names(label: str, names: Sequence[str]) -> list[str]:
 
 def _constant(label: str, constant: Constant) -> Iterator[str]:
     values = constant.values
+    if is_binary(values.nbytes):
+        yield included(C_TYPES[str(values.dtype)], f"{label}_{constant.name}", values.size, _content(constant))
+        return
     yield from _array(f"static const {C_TYPES[str(values.dtype)]} {label}_{constant.name}", values.reshape(-1))
+
+
+def _content(constant: Constant) -> bytes:
+    """A constant as a device has it, little-endian."""
+    return constant.values.astype(constant.values.dtype.newbyteorder("<")).tobytes()
 
 
 def _array(declaration: str, values: Value) -> Iterator[str]:

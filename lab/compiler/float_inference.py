@@ -8,7 +8,7 @@ import torch
 
 from lab.compiler.calibrate import Observer, best_affine, collect
 from lab.compiler.driver import check_name, layer_info, tensor_spec
-from lab.compiler.emit import Model, digest, emit
+from lab.compiler.emit import Model, binaries, digest, emit
 from lab.compiler.graph import to_nhwc
 from lab.compiler.int8_border import int8_border
 from lab.compiler.joint import export_inference
@@ -82,7 +82,8 @@ def compile_program(program: Program, name: str, arena_limit_bytes: int | None =
     check_name(name)
     plan = layout(program)
     check_limit(program, plan, arena_limit_bytes)
-    sources = emit(Model(name, program, plan))
+    model = Model(name, program, plan)
+    sources = emit(model)
     return CompiledModel(
         name=name,
         sources=sources,
@@ -93,6 +94,7 @@ def compile_program(program: Program, name: str, arena_limit_bytes: int | None =
         arena_bytes=plan.arena_bytes,
         lower_bound_bytes=plan.lower_bound_bytes,
         digest=digest(sources),
+        binaries=binaries(model),
     )
 
 

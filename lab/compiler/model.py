@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -240,6 +240,8 @@ class CompiledModel:
     digest: str
     training: CompiledTraining | None = None
     binaries: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    # For documents of the cache: bytes are no text.
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
 
     @property
     def weights_bytes(self) -> int:

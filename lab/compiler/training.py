@@ -10,7 +10,7 @@ import torch
 
 from lab.compiler.channels import Channels
 from lab.compiler.driver import check_name, layer_info, tensor_spec
-from lab.compiler.emit import Model, digest, emit
+from lab.compiler.emit import Model, binaries, digest, emit
 from lab.compiler.graph import to_nhwc
 from lab.compiler.joint import Loss, Penalised, export_training
 from lab.compiler.lowering import lower
@@ -262,6 +262,7 @@ def assemble(program: Program, name: str, optimizer: str, arena_limit_bytes: int
         lower_bound_bytes=max(plan.lower_bound_bytes, inference_plan.lower_bound_bytes),
         digest=digest(sources),
         training=_training(program, plan, optimizer),
+        binaries=binaries(model),
     )
     check_limit(program, plan, arena_limit_bytes)
     return TrainingModel(compiled, program, inference)

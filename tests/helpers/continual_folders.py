@@ -19,7 +19,7 @@ def write_mini_imagenet(
     folder = root / "mini-imagenet"
     generator = np.random.default_rng(12)
     made: dict[str, list[str]] = {}
-    for start, count, part in zip((1, 4, 7), classes, ("train", "val", "test"), strict=True):
+    for start, count, part in zip((1, 101, 201), classes, ("train", "val", "test"), strict=True):
         made[part] = [f"n0{start + number:07}" for number in range(count)]
         lines = ["filename,label"]
         for one in reversed(made[part]):

@@ -110,7 +110,7 @@ def compose(
             optimizer="sgd",
             precision=precision,
         ),
-        binaries=binaries(variables, units or {}),
+        binaries={**extractor.binaries, **binaries(variables, units or {})},
     )
 
 

@@ -117,6 +117,7 @@ def produce(variant: Variant, extractor: Extractor) -> cached.Entry:
             floats = _float_accuracy(given, extractor.unseen_float, draw, rate)
     labels = np.repeat(np.arange(variant.classes), variant.questions)
     place = order_of(variant)
+    # What the program includes lies in the extractor's entry.
     document = {
         "model": model_to_json(replace(model, binaries={})), "rate": rate,
         "accuracy_tasks": several, "accuracy_float": floats,

@@ -75,7 +75,8 @@ class Expectation:
         """The program."""
         found = model_from_json(json.loads(self.entry.document)["model"])
         variables = found.training.variables if found.training else ()
-        return replace(found, binaries=binaries(variables, units_in(self.initial)))
+        own = Extractor(self.initial)
+        return replace(found, binaries={**own.model.binaries, **binaries(variables, own.units)})
 
     @property
     def training(self) -> CompiledTraining:
