@@ -1,0 +1,60 @@
+"""Constants that are too large for C text: the same network, from files that the assembler includes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lab.build import _hosted_blob_bytes
+from lab.compiler import binary_constants, compile_with_reference
+from lab.compiler.host import HostModel
+from lab.compiler.model import CompiledModel, CompiledTraining, TensorSpec, Variable
+from lab.workloads.classification import model_from_json, model_to_json
+
+
+def test_a_network_whose_constants_are_files_computes_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(80, 7)).eval()
+    samples = torch.randn(8, 2, 6, 6)
+    in_text, _ = compile_with_reference(network, samples[:1], calibration=samples, name="small")
+    monkeypatch.setattr(binary_constants, "LEAST_BYTES", 80 * 7)
+    compiled, integer = compile_with_reference(network, samples[:1], calibration=samples, name="small")
+    assert not in_text.binaries
+    assert [len(content) >= 80 * 7 for content in compiled.binaries.values()] == [True], "the linear layer's weights"
+    assert len(compiled.sources["model.c"]) < len(in_text.sources["model.c"])
+    again = model_from_json(model_to_json(compiled))
+    assert again == compiled, "base64 in documents of the cache"
+    inputs = compiled.input.quantize(samples.permute(0, 2, 3, 1).numpy())
+    assert np.array_equal(HostModel(again, tmp_path).run(inputs), integer.run_integer(inputs).reshape(8, -1))
+
+
+def test_another_content_is_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binary_constants, "LEAST_BYTES", 1)
+    samples = torch.randn(4, 3)
+
+    def digest(value: float) -> str:
+        layer = nn.Linear(3, 2)
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor([[1.0, -1.0, value], [1.0, 0.5, -1.0]]))
+            layer.bias.zero_()
+        return compile_with_reference(layer.eval(), samples[:1], calibration=samples, name="small")[0].digest
+
+    assert digest(0.25) == digest(0.25)
+    assert digest(0.25) != digest(0.75)
+
+
+@pytest.mark.parametrize(
+    ("floats", "room"), [(1000, ""), (2 << 20, str(32 << 20)), (4 << 20, str(32 << 20)), ((4 << 20) + 1, str(48 << 20))]
+)
+def test_a_process_has_room_for_a_checkpoint(floats: int, room: str) -> None:
+    """Sixteen megabytes, and what the variables take in whole ones of those where that is half of them or more."""
+    variables = (Variable("weight", "float32", (floats,), (0,), (floats,)),)
+    training = CompiledTraining((), (), 0, 0, "", variables, "int32", (1,), 2, 1, "sgd", "float32")
+    spec = TensorSpec((1,), 1.0, 0)
+    assert _hosted_blob_bytes(CompiledModel("model", {}, spec, spec, (), (), 0, 0, "", training)) == room
