@@ -16,7 +16,7 @@ from lab.errors import ConfigError
 from lab.workloads import get
 from lab.workloads.data import ecg5000
 from lab.workloads.uncertainty import series_scenes, ur2m
-from lab.workloads.uncertainty.architecture_search import Budget, Candidate, Search
+from lab.workloads.uncertainty.architecture_search import Budget, Candidate, Search, macs_of
 from lab.workloads.uncertainty.scenes import CLEAN, SHIFTED, UNKNOWN, Task
 
 ROOMY = Budget(1 << 20, 1 << 20, 1e6, 1.0)
@@ -29,8 +29,7 @@ def search(task: Task, budget: Budget = ROOMY, **changes: object) -> Search:
     whole = Search(
         [(8, 3), (8, 4), (16, 3), (16, 4)], lambda width, blocks: ur2m.backbone(
             replace(variant, width=width, blocks=blocks)  # type: ignore[call-arg]
-        ), task, budget, "grid", "per-operation", ur2m.plan_of(variant), 0.1,
-        "int8",
+        ), task, budget, "grid", "per-operation", ur2m.plan_of(variant), "int8",
     )  # fmt: skip
     return replace(whole, **changes)  # type: ignore[arg-type]
 
@@ -54,15 +53,30 @@ def test_each_budget_is_kept_to(changes: dict[str, float]) -> None:
     assert not one.within(Budget(**{**asdict(budget), **changes}))
 
 
-def test_nothing_that_fits_is_told_with_what_the_smallest_takes(beats: Task, tmp_path: Path) -> None:
+def test_nothing_that_fits_is_told_with_what_the_smallest_takes(
+    beats: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {(8, 3): (80_000, 9_000, 3_104), (8, 4): (106_000, 9_400, 3_104), (16, 3): (250_000, 18_500, 5_344),
+             (16, 4): (340_000, 19_600, 5_344)}  # fmt: skip
+    monkeypatch.setattr(Search, "_measured", lambda self, *pair: Candidate(*pair[:2], *sizes[pair[:2]]))
+    assert len(search(beats, replace(ROOMY, latency_ms=2.0, macs_per_ms=1e5)).fitting()) == 2
     with pytest.raises(ConfigError) as refused:
         search(beats, replace(ROOMY, latency_ms=10.0, macs_per_ms=1000.0)).run(tmp_path)
-    # 140 places, three blocks of eight channels, and 80 inputs to eight outputs three times.
-    macs = 140 * (8 + 72 + 64 + 2 * (64 + 72 + 64)) + 3 * 80 * 8
     told = str(refused.value)
     assert "none of 4 networks fits into 1024 KiB of arena, 1024 KiB of flash and 10 ms; the smallest" in told
-    assert f"3 blocks of 8 channels, takes 3.0 KiB, 8.8 KiB and {macs / 1000:.1f} ms" in told
+    assert "3 blocks of 8 channels, takes 3.0 KiB, 8.8 KiB and 80.0 ms" in told
     assert "latency=" in (refused.value.hint or "")
+
+
+def test_operations_are_counted_before_anything_is_compiled(beats: Task) -> None:
+    whole = search(beats)
+    sample = torch.from_numpy(beats.scene.images[:1])
+    # 140 places, three blocks of eight channels, and 80 inputs to eight outputs three times.
+    macs = 140 * (8 + 72 + 64 + 2 * (64 + 72 + 64)) + 3 * 80 * 8
+    assert macs_of(whole.network(8, 3), sample) == macs
+    tight = replace(whole, budget=replace(ROOMY, latency_ms=1.0))
+    flash = 16 * 26 + 3 * 16 * 41 + 3 * 160 * 8
+    assert tight._measured(16, 4, sample) == Candidate(16, 4, macs_of(whole.network(16, 4), sample), flash)
 
 
 def test_the_papers_best_has_the_highest_accuracy_for_its_operations(beats: Task) -> None:
@@ -113,12 +127,12 @@ def test_one_network_that_fits_is_taken_without_training(beats: Task, monkeypatc
 def test_the_network_that_was_found_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ur2m, "CI_WIDTHS", (8, 16))
     monkeypatch.setattr(ur2m, "CI_BLOCKS", (3,))
-    variant = f"{SMALL},search=grid,precision=float32,latency=5"
+    variant = f"{SMALL},search=grid,precision=float32,latency=20"
     prepared = get("ur2m").prepare(tmp_path / "cache", variant)
     figures = {one.metric: one.value for one in prepared.figures}
-    # Sixteen channels take 12 ms at 20,000 operations in each.
+    # Sixteen channels take 41 ms at 6,000 operations in each.
     assert (figures["search.candidates"], figures["search.fitting"]) == (2, 1)
-    assert figures["macs.exit.3"] == pytest.approx(figures["search.latency"] * 1000 * ur2m.M4F_MACS_PER_MS)
+    assert figures["macs.exit.3"] == pytest.approx(figures["search.latency"] * 1000 * ur2m.M4F_NARROW_MACS_PER_MS)
     assert prepared.parameters["width"] == "8"
     assert figures["search.arena"] == prepared.model.arena_bytes
     assert figures["search.flash"] == prepared.model.weights_bytes
@@ -128,7 +142,10 @@ def test_the_network_that_was_found_is_what_runs(tmp_path: Path, monkeypatch: py
     scores = {one.metric: one.value for one in prepared.check(outputs)}
     assert scores["same_exit"] == scores["agreement"] == 1
     monkeypatch.setattr(Search, "_produce", lambda self: pytest.fail("it is in the cache"))
-    assert get("ur2m").prepare(tmp_path / "cache", f"{variant},threshold=0.1").model.digest == prepared.model.digest
+    chosen = ur2m.parse(f"{variant},threshold=0")
+    deep, _ = ur2m.searched(chosen, ur2m.task_of(chosen), tmp_path / "cache")
+    assert isinstance(deep, ur2m.BlocksVariant)
+    assert (deep.width, deep.blocks) == (8, 3), "the same network for all thresholds"
 
 
 # ---- beats and sounds ----------------------------------------------------------------------------------------------

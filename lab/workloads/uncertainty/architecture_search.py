@@ -34,6 +34,8 @@ from lab.workloads.uncertainty.scenes import SEED, Task
 How: TypeAlias = Literal["grid", "halving"]
 Objective: TypeAlias = Literal["per-operation", "accuracy"]
 CALIBRATION_SAMPLES = 16
+ALWAYS_ON = 0.0
+"""Threshold with which networks are judged: by their deepest exits, so that one is found for all thresholds."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,6 @@ class Search:
         budget: of the device.
         how, objective: which networks are trained how long, and which of them is the best.
         plan: of the network that is deployed.
-        threshold: of the exits.
         precision: of the layers in front of the heads, as they are deployed; networks are judged in float32.
     """
 
@@ -119,7 +120,6 @@ class Search:
     how: How
     objective: Objective
     plan: Plan
-    threshold: float
     precision: Precision
 
     def run(self, cache: Path) -> Found:
@@ -136,8 +136,7 @@ class Search:
         parts = {
             "data": f"{self.task.trained_on}, {self.task.dataset.digest}",
             "options": json.dumps([
-                list(self.grid), asdict(self.budget), self.how, self.objective, asdict(self.plan), self.threshold,
-                self.precision,
+                list(self.grid), asdict(self.budget), self.how, self.objective, asdict(self.plan), self.precision,
             ]),
             **{package: version(package) for package in ("numpy", "torch")},
         }  # fmt: skip
@@ -187,9 +186,9 @@ class Search:
         return Candidate(width, blocks, model.macs, model.weights_bytes, model.arena_bytes)
 
     def network(self, width: int, blocks: int) -> networks.EvidenceExits:
-        """The cascade, untrained, in evaluation mode."""
+        """The cascade, untrained, in evaluation mode; all of it answers."""
         made = self.backbone(width, blocks)
-        whole = networks.EvidenceExits(made.parts(), made.heads(2 * self.task.classes), self.threshold)
+        whole = networks.EvidenceExits(made.parts(), made.heads(2 * self.task.classes), ALWAYS_ON)
         whole.eval()
         return whole
 
@@ -218,7 +217,7 @@ class Search:
         return sorted(accuracies, key=rank, reverse=True)
 
     def accuracy(self, one: Candidate, epochs: int) -> float:
-        """Of the cascade, trained for so many epochs: share of what judges whose event it tells, in PyTorch."""
+        """Of the deepest exit, trained for so many epochs: share of what judges whose event it tells, in PyTorch."""
         if self.task.judged is None:
             raise ValueError("nothing judges the networks of this task")
         inputs, labels = (torch.from_numpy(part) for part in self.task.judged())
