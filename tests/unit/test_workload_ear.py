@@ -29,7 +29,7 @@ ROOMY = Room(1 << 40, 1 << 40)
 
 @pytest.fixture(scope="module")
 def parts() -> host.Parts:
-    return host.parts(ear_domains.known_digits(cache_dir()), DIMENSIONS)
+    return host.parts(ear_domains.known_digits(Variant(), cache_dir()), DIMENSIONS)
 
 
 @pytest.fixture(scope="module")

@@ -58,10 +58,12 @@ Size: TypeAlias = Literal["ci", "paper"]
 CLASSES = 10
 DIGITS_MB = "digits-mb"
 SHARED_RANK = 16
+ADAPTOR = ("down.", "up.", "head.")
+"""Begins of the names of what an adaptor trains."""
 MAX_BUNDLE_ERROR = 0.01
 """How far an element of a bundle, −1 to 1, may be from PyTorch's: one element of one image in the middle of its steep
 part moves a mean by less."""
-ENROLMENT = ("size", "shots", "dimensions", "network", "data", "image", "samples", "evaluated")
+ENROLMENT = ("size", "new", "shots", "dimensions", "network", "data", "image", "samples", "evaluated")
 """Options that bundles depend on."""
 LIMITS: Mapping[Size, Limits] = {
     "ci": Limits(loss=0.02, update=0.25), "paper": Limits(loss=0.02, update=0.25, autograd=1e-3),
@@ -83,6 +85,7 @@ class Variant:
         size: ``ci``; ``paper``: an encoder and folders of images that the user has.
         update: ``ear``; ``shared``: one adaptor for all domains, no router; ``full``: the whole network, domain after
             domain.
+        new: classes that the source lacks; they come with the later domains, dealt in turn.
         shots: images of each domain that bundles and adaptors are made from.
         epochs, rate: passes over a domain's images, learning rate.
         alike: bundles more alike than this are one domain.
@@ -97,6 +100,7 @@ class Variant:
 
     size: Size = "ci"
     update: Update = "ear"
+    new: int = 0
     shots: int = 30
     epochs: int = 4
     rate: float = 0.05
@@ -117,6 +121,7 @@ PAPER = Variant(
 """The domains of PACS (Li et al., "Deeper, Broader and Artier Domain Generalization", 2017)."""
 ALLOWED: tuple[Allowed, ...] = (
     one_of("update", get_args(Update)),
+    within("new", 0, 100),
     within("shots", 2, 200),
     within("epochs", 1, 50),
     within("rate", 1e-6, 1),
@@ -148,7 +153,8 @@ def _known(variant: Variant, cache: Path) -> Known:
     """Domains and network of a size."""
     from lab.workloads.continual import ear_domains
 
-    return ear_domains.known_digits(cache) if variant.size == "ci" else ear_domains.known_images(variant, cache)
+    known = ear_domains.known_digits if variant.size == "ci" else ear_domains.known_images
+    return known(variant, cache)
 
 
 def _digest(variant: Variant, cache: Path) -> tuple[str, str]:
@@ -164,7 +170,7 @@ def _digest(variant: Variant, cache: Path) -> tuple[str, str]:
 
 
 class Ear:
-    """The workload. Variants: ``update=ear|shared|full``, ``shots=``, ``epochs=``, ``rate=``, ``alike=``,
+    """The workload. Variants: ``update=ear|shared|full``, ``new=``, ``shots=``, ``epochs=``, ``rate=``, ``alike=``,
     ``evaluated=``, ``dimensions=``, ``target=``, separated by commas; with ``size=paper`` also ``network=``, ``data=``,
     ``image=``, ``samples=``.
     """
@@ -176,7 +182,7 @@ class Ear:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = ("update=full,rate=0.02", "update=shared")
     claims: tuple[Claim, ...] = CLAIMS
-    missing: str = "class-incremental heads; the paper's own table of encoders and domains, which its abstract lacks"
+    missing: str = "the paper's own table of encoders and domains, which its abstract lacks"
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Pre-train, compile and train on this computer, or read all of it from the cache.
@@ -320,7 +326,7 @@ def _trained(variant: Variant, cache: Path, data: tuple[str, str], enrolled: Enr
     inner = prepared.check
 
     def scores(outputs: Int8Array) -> list[Score]:
-        return domain_scores(outputs, trained.answers, domains, document["classes"])
+        return domain_scores(outputs, trained.answers, domains, document["classes"], variant.new)
 
     def check(outputs: Int8Array) -> list[Score]:
         theirs = {one.metric: one.value for one in scores(trained.outputs)}
@@ -331,19 +337,25 @@ def _trained(variant: Variant, cache: Path, data: tuple[str, str], enrolled: Enr
 
 
 def domain_scores(
-    outputs: Int8Array, answers: np.ndarray, domains: np.ndarray, classes: int = CLASSES
+    outputs: Int8Array, answers: np.ndarray, domains: np.ndarray, classes: int = CLASSES, new: int = 0
 ) -> list[Score]:
-    """Accuracy in the source domain, and of a router the share of inputs sent to their own domain and how well the
-    similarity to the source tells it from the others (area under the curve, the least over the domains).
+    """Accuracy in the source domain, of classes that it lacks and of the others, and of a router the share of inputs
+    sent to their own domain and how well the similarity to the source tells it from the others (area under the curve,
+    the least over the domains).
 
     Args:
         outputs: float32 logits and similarities as bytes.
         answers, domains: of each question.
         classes: logits come first, one for each.
+        new: how many of these, the last, the source lacks.
     """
     values = np.ascontiguousarray(outputs).view(np.float32)
-    right = (values[:, :classes].argmax(1) == answers)[domains == 0]
-    scores = [Score("accuracy.source", float(right.mean()), 0.0, trials=len(right))]
+    right = values[:, :classes].argmax(1) == answers
+    parts = {"accuracy.source": right[domains == 0]}
+    if new:
+        later = answers >= classes - new
+        parts |= {"accuracy.new": right[later], "accuracy.old": right[~later]}
+    scores = [Score(name, float(part.mean()), 0.0, trials=len(part)) for name, part in parts.items() if len(part)]
     if values.shape[1] == classes:
         return scores
     similarities = values[:, classes:]
@@ -380,9 +392,9 @@ def _produce(variant: Variant, cache: Path, enrolled: Enrolled | None) -> cached
     if enrolled is not None:
         network, ranks = host.routed(parts, drawn, enrolled.bundles, enrolled.adaptors)
     else:
-        network = host.shared(parts, SHARED_RANK) if variant.update == "shared" else parts.network
+        network = host.shared(parts, SHARED_RANK) if variant.update == "shared" else host.whole(parts)
     names = [name for name, _ in network.named_parameters()]
-    chosen = names if variant.update == "full" else [name for name in names if name.startswith(("down.", "up."))]
+    chosen = names if variant.update == "full" else [name for name in names if name.startswith(ADAPTOR)]
     trained = train_on_host(
         Transfer(
             name="ear", network=network, selection=dict.fromkeys(chosen), precision="float32", samples=drawn.learnt,
@@ -395,7 +407,7 @@ def _produce(variant: Variant, cache: Path, enrolled: Enrolled | None) -> cached
     own = 0 if enrolled is None else 4 * variant.dimensions
     adaptors = () if enrolled is None else enrolled.adaptors
     document = {"adaptors": adaptors, "ranks": ranks, "domains": list(parts.domains), "domain_bytes": per_domain + own,
-                "classes": parts.classifier.out_features}  # fmt: skip
+                "classes": parts.classifier.out_features + variant.new}  # fmt: skip
     return to_entry(trained, document)
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from lab.errors import ConfigError
 from lab.workloads import cache as cached
+from lab.workloads.continual.ear_classes import dealt, owners, pretrained_on
 from lab.workloads.data import digits, image_folder
 from lab.workloads.fitting import Plan, fit, seeded
 from lab.workloads.networks.weight_files import NETWORK_FILES
@@ -40,6 +41,8 @@ class Options(own_images.Options, Protocol):
 
     @property
     def shots(self) -> int: ...
+    @property
+    def new(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,9 @@ class Known:
 
     Attributes:
         domains: images of each by its name, the source first.
-        network: knows the source, batch norm folded; its last part is linear.
+        network: knows the source, batch norm folded; its last part is linear, with an output for each
+            class of the source.
+        owners: domain, by its number, that each further class comes with, in their order.
         source, digest: name of the data, and SHA-256, hex, of these and of weights that were read.
     """
 
@@ -56,6 +61,7 @@ class Known:
     network: nn.Sequential
     source: str
     digest: str
+    owners: tuple[int, ...] = ()
 
 
 def in_domain(images: torch.Tensor, domain: str) -> torch.Tensor:
@@ -69,14 +75,23 @@ def in_domain(images: torch.Tensor, domain: str) -> torch.Tensor:
     return images
 
 
-def known_digits(cache: Path) -> Known:
-    """Digits in :data:`DOMAINS` and DigitsMB pre-trained on the first, from the cache where it is there."""
+def known_digits(variant: Options, cache: Path) -> Known:
+    """Digits in :data:`DOMAINS` and DigitsMB pre-trained on the first, from the cache where it is there.
+
+    Raises:
+        ConfigError: as :func:`lab.workloads.continual.ear_classes.dealt`.
+    """
     data = load(IMAGE)
-    network = pretrained(IMAGE, data, cache)
+    domains = {one: replace(data, upright=in_domain(data.upright, one)) for one in DOMAINS}
+    if variant.new:
+        domains = dealt(domains, digits.CLASSES, variant.new, variant.shots, variant.evaluated)
+        network: nn.Module = pretrained_on(domains[DOMAINS[0]], digits.CLASSES - variant.new, cache)
+    else:
+        network = pretrained(IMAGE, data, cache)
     if not isinstance(network, nn.Sequential):
         raise TypeError("the pre-trained network is no sequence of parts")
-    domains = {one: replace(data, upright=in_domain(data.upright, one)) for one in DOMAINS}
-    return Known(domains, network, digits.SOURCE, digits.digest(digits.find()))
+    digest = digits.digest(digits.find())
+    return Known(domains, network, digits.SOURCE, digest, owners(variant.new, len(domains)))
 
 
 def own_domains(variant: Options) -> tuple[dict[str, Data], str]:
@@ -127,16 +142,21 @@ def known_images(variant: Options, cache: Path) -> Known:
     """The user's domains and encoder, whose new classifier has learnt the source; that is cached.
 
     Raises:
-        ConfigError: as :func:`own_domains` and :func:`lab.workloads.networks.weight_files.load`.
+        ConfigError: as :func:`own_domains`, :func:`lab.workloads.continual.ear_classes.dealt` and
+            :func:`lab.workloads.networks.weight_files.load`.
     """
     domains, data = own_domains(variant)
     first = next(iter(domains))
-    network, weights = own_images.network(variant, len(image_folder.classes(first)))
+    classes = len(image_folder.classes(first))
+    if variant.new:
+        domains = dealt(domains, classes, variant.new, variant.shots, variant.evaluated)
+    network, weights = own_images.network(variant, classes - variant.new)
     if not isinstance(network, nn.Sequential):
         raise TypeError("the encoder is no sequence of parts")
     source = domains[first]
     chosen = source.chosen(variant.samples)
-    parts = {"data": data, "weights": weights, "samples": str(len(chosen)), "torch": version("torch")}
+    parts = {"data": data, "weights": weights, "samples": str(len(chosen)), "torch": version("torch"),
+             "new": str(variant.new)}  # fmt: skip
 
     def produce() -> cached.Entry:
         made = _fitted(split(network)[0], split(network)[1], source.upright[chosen], source.labels[chosen])
@@ -148,7 +168,8 @@ def known_images(variant: Options, cache: Path) -> Known:
         classifier.weight.copy_(torch.from_numpy(np.array(entry.arrays["weight"])))
         classifier.bias.copy_(torch.from_numpy(np.array(entry.arrays["bias"])))
     digest = hashlib.sha256(f"{data} {weights}".encode()).hexdigest()
-    return Known(domains, network, f"images of {variant.data}; {NETWORK_FILES.name}: {variant.network}", digest)
+    source_name = f"images of {variant.data}; {NETWORK_FILES.name}: {variant.network}"
+    return Known(domains, network, source_name, digest, owners(variant.new, len(domains)))
 
 
 def _fitted(encoder: nn.Module, classifier: nn.Linear, images: torch.Tensor, labels: torch.Tensor) -> nn.Linear:
@@ -196,7 +217,9 @@ class Material:
 
 
 def material(domains: Mapping[str, Data], shots: int, epochs: int, evaluated: int) -> Material:
-    """Draw ``shots`` images of each domain, and ``evaluated`` questions; of digits the same ones in each."""
+    """Draw ``shots`` images of each domain, and ``evaluated`` questions; of digits the same ones in each, unless
+    domains have classes of their own.
+    """
     drawn = [(one, one.chosen(shots), one.held_out[:evaluated]) for one in domains.values()]
     by_domain = torch.stack([data.upright[chosen] for data, chosen, _ in drawn])
     labels = [data.labels[chosen].numpy() for data, chosen, _ in drawn]

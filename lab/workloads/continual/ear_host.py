@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from lab.workloads.base import FloatArray
+from lab.workloads.continual.ear_classes import widened
 from lab.workloads.continual.ear_domains import AT_ONCE, Known, Material, split
 from lab.workloads.fitting import seeded
 from lab.workloads.training.turned_digits import SEED, Data
@@ -85,14 +86,16 @@ class Enrolment(nn.Module):
 class Routed(nn.Module):
     """A frozen encoder and classifier with adaptors between them, one of which a router opens; then similarities.
 
-    Outputs (n, classes + domains): logits, and the similarity to each domain less ``ASIDE``. Adaptors lie side by side
-    in two linear layers, and begin as nothing.
+    Outputs (n, classes + new classes + domains): logits, those of new classes less ``ASIDE`` where another adaptor is
+    open than that of the domain which they came with, and the similarity to each domain less ``ASIDE``. Adaptors lie
+    side by side in two linear layers, and begin as nothing; so does the head of new classes.
 
     Args:
         hypervectors, classifier: frozen.
         bundles: float32 (domains, dimensions), −1 or 1.
         adaptors: number of each domain's adaptor; −1 for none, as the source has.
         ranks: of each adaptor.
+        owners: the domain that each new class came with.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Routed(nn.Module):
         bundles: torch.Tensor,
         adaptors: Sequence[int],
         ranks: Sequence[int],
+        owners: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.hypervectors, self.classifier = hypervectors, classifier
@@ -112,20 +116,27 @@ class Routed(nn.Module):
         with seeded(SEED):
             self.down, self.up = nn.Linear(width, total), nn.Linear(total, width, bias=False)
         nn.init.zeros_(self.up.weight)
+        self.head = _head(width, len(owners)) if owners else None
+        offered = [[float(one == adaptors[owner]) for one in adaptors] for owner in owners]
+        self.offers = _frozen(torch.tensor(offered)) if owners else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         features, hypervector = self.hypervectors(x)
         similarities = self.similarity(hypervector)
-        gates = self.gates(functional.softmax(SHARPNESS * similarities, 1))
-        adapted = features + self.up(functional.relu(self.down(features)) * gates)
-        return torch.cat([self.classifier(adapted), similarities - ASIDE], 1)
+        opened = functional.softmax(SHARPNESS * similarities, 1)
+        adapted = features + self.up(functional.relu(self.down(features)) * self.gates(opened))
+        logits = [self.classifier(adapted)]
+        if self.head is not None and self.offers is not None:
+            logits.append(self.head(adapted) + ASIDE * (self.offers(opened) - 1))
+        return torch.cat([*logits, similarities - ASIDE], 1)
 
 
 class Shared(nn.Module):
-    """The baseline: one adaptor for every input, no router."""
+    """The baseline: one adaptor for every input, and one head of ``new`` classes, no router."""
 
-    def __init__(self, encoder: nn.Sequential, classifier: nn.Linear, rank: int) -> None:
+    def __init__(self, encoder: nn.Sequential, classifier: nn.Linear, rank: int, new: int) -> None:
         super().__init__()
+        self.head = _head(classifier.in_features, new) if new else None
         self.encoder, self.classifier = encoder, classifier
         with seeded(SEED):
             self.down, self.up = nn.Linear(classifier.in_features, rank), nn.Linear(rank, classifier.in_features, False)
@@ -133,8 +144,17 @@ class Shared(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         features = self.encoder(x)
-        y: torch.Tensor = self.classifier(features + self.up(functional.relu(self.down(features))))
-        return y
+        adapted = features + self.up(functional.relu(self.down(features)))
+        y: torch.Tensor = self.classifier(adapted)
+        return y if self.head is None else torch.cat([y, self.head(adapted)], 1)
+
+
+def _head(width: int, classes: int) -> nn.Linear:
+    """Outputs of classes that nothing is known of."""
+    made = nn.Linear(width, classes)
+    nn.init.zeros_(made.weight)
+    nn.init.zeros_(made.bias)
+    return made
 
 
 def _frozen(weight: torch.Tensor) -> nn.Linear:
@@ -181,12 +201,15 @@ def chosen_rank(features: torch.Tensor) -> int:
 
 @dataclass(frozen=True)
 class Parts:
-    """What every arm is made of: the domains, the pre-trained network, and its encoder with hypervectors."""
+    """What every arm is made of: the domains, the pre-trained network, its encoder with hypervectors, and the domain
+    that each class came with which the network does not know.
+    """
 
     domains: Mapping[str, Data]
-    network: nn.Module
+    network: nn.Sequential
     hypervectors: Hypervectors
     classifier: nn.Linear
+    owners: tuple[int, ...]
 
 
 def parts(known: Known, dimensions: int) -> Parts:
@@ -194,7 +217,7 @@ def parts(known: Known, dimensions: int) -> Parts:
     encoder, classifier = split(known.network)
     first = next(iter(known.domains.values()))
     source = first.upright[first.chosen(STANDARDISING)]
-    return Parts(known.domains, known.network, Hypervectors(encoder, source, dimensions), classifier)
+    return Parts(known.domains, known.network, Hypervectors(encoder, source, dimensions), classifier, known.owners)
 
 
 def routed(made: Parts, drawn: Material, bundles: FloatArray, adaptors: Sequence[int]) -> tuple[nn.Module, list[int]]:
@@ -209,9 +232,14 @@ def routed(made: Parts, drawn: Material, bundles: FloatArray, adaptors: Sequence
     first = [list(adaptors).index(number) for number in range(max(adaptors) + 1)]
     ranks = [chosen_rank(features[:, domain]) for domain in first]
     signs = torch.from_numpy(np.where(bundles >= 0, 1.0, -1.0).astype(np.float32))
-    return Routed(made.hypervectors, made.classifier, signs, adaptors, ranks).eval(), ranks
+    return Routed(made.hypervectors, made.classifier, signs, adaptors, ranks, made.owners).eval(), ranks
 
 
 def shared(made: Parts, rank: int) -> nn.Module:
     """The network with one adaptor for all domains, in evaluation mode."""
-    return Shared(made.hypervectors.encoder, made.classifier, rank).eval()
+    return Shared(made.hypervectors.encoder, made.classifier, rank, len(made.owners)).eval()
+
+
+def whole(made: Parts) -> nn.Module:
+    """The network as it is, with an output for every class."""
+    return widened(made.network, len(made.owners)) if made.owners else made.network
