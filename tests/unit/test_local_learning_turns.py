@@ -125,7 +125,7 @@ def test_a_maps_averages_are_what_a_projection_teaches() -> None:
     assert isinstance(made, Penalised)
     x, expected = IMAGES, torch.zeros(())
     for number, (layer, side) in enumerate(zip(module.hidden, (4, 2, 2, 0), strict=True)):
-        x = functional.leaky_relu(layer(x.flatten(1) if side == 0 else x))
+        x = functional.silu(layer(x.flatten(1) if side == 0 else x))
         taught = functional.adaptive_avg_pool2d(x, side).flatten(1) if side else x
         expected = expected + 0.5 * (taught - module.get_buffer(f"projection{number}")[LABELS]).square().sum()
         x = functional.max_pool2d(x, 2) if number < 2 else x

@@ -18,7 +18,7 @@ from lab.workloads.base import Figure, Prepared
 from lab.workloads.options import Allowed, one_of, read_sized, within
 from lab.workloads.training import from_scratch, scratch_images
 from lab.workloads.training.from_scratch import Arm, Schedule, prepare_from_scratch
-from lab.workloads.training.transfer import Limits, Trained
+from lab.workloads.training.transfer import Trained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,10 +81,6 @@ PAPER_ALLOWED: tuple[Allowed, ...] = (
     one_of("channels", (4, 8, 16, 32, 64, 128)),
     *from_scratch.PAPERS_ALLOWED,
 )
-CONV_LIMITS = Limits(loss=1e-2, update=0.05, autograd=0.05)
-"""Of normalised maps some 60,000 values a step are symmetric about 0, where a leaky ReLU has its kink: one within 3e-7
-of it takes the other slope where sums are in another order, and a row of weights another step. Seen: 4e-6 of the way
-without such a value, 1e-2 with one among the first ten steps; of a loss of 12, 4e-4."""
 Sizes: TypeAlias = Mapping[str, tuple[Variant, Sequence[Allowed]]]
 
 
@@ -154,7 +150,6 @@ def prepare_local(workload: str, words: str, variant: Variant, rule: Rule, cache
         network=partial(network_of, variant, rule),
         figures=_figures,
         sources=(source, *_SOURCES),
-        limits=from_scratch.LIMITS if variant.network == "mlp" else CONV_LIMITS,
         # How far a user's images take the paper's network depends on how many of them there are.
         is_method=is_local and variant.size == "ci",
         forward_only=is_local,
