@@ -29,7 +29,7 @@ def _stored() -> tuple[Claim, ...]:
               "against the same networks in int8; 300 samples", at_least=-0.03),
         Claim("S009", "Training around the codes wins back what codes alone lose.",
               f"{_TABLES}: 4.2 to 9.4 points are lost without", "accuracy", PLAIN, "difference", 0.063,
-              "mostly the digits, whose codes lose 17 points", at_least=0.01),
+              "mostly the digits, whose codes lose 17 to 18 points", at_least=0.01),
         Claim("S009", "A network that the codebook was not learnt from is coded by it as well.",
               f"{_TABLES}: eight unseen networks", "accuracy.beats", UNSEEN, "difference", 0.0,
               "the third network: coded by a codebook that it is part of, less by one that it is not", at_most=0.05),

@@ -100,7 +100,10 @@ class Yono:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = BASELINES
     claims: tuple[Claim, ...] = claims()
-    missing: str = "the paper's own networks, layer by layer; a card or a flash that is really loaded from"
+    missing: str = (
+        "the paper's own networks, which no reference of ours lists layer by layer (--size paper has LeNet-5, DS-CNN-S "
+        "and ResNet-8); a card that is really loaded from: no emulated board has one"
+    )
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Train, code, tune, compile and answer on this computer, or read all of it from the cache.

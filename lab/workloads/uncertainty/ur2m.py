@@ -221,7 +221,10 @@ class Ur2m:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = ("method=ensemble", "method=softmax", "method=dropout", "threshold=0", "threshold=1")
     claims: tuple[Claim, ...] = CLAIMS
-    missing: str = "the paper's ear audio and ECG data, its search for an architecture (--size paper has its keywords)"
+    missing: str = (
+        "the paper's own recordings of ears, whose form no reference of ours has (--size paper with data=NAME takes a "
+        "folder of recordings)"
+    )
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Train, compile and answer on this computer, or read all of it from the cache.
