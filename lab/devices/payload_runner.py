@@ -221,6 +221,12 @@ class Program:
         self.device = torch.device(device)
         program = torch.export.load(path)
         self._module = program.module().to(self.device)
+        # PyTorch 2.9 and 2.10 load every parameter as one to be trained; the graph still tells which are.
+        inputs = program.graph_signature.inputs_to_parameters
+        nodes = [node for node in program.graph.nodes if node.name in inputs]
+        trained = {inputs[node.name] for node in nodes if node.meta["val"].requires_grad}
+        for name, tensor in self._module.named_parameters():
+            tensor.requires_grad_(name in trained)
         self._shape = tuple(program.example_inputs[0][0].shape)
         self._initial = {name: tensor.detach().clone() for name, tensor in self._module.named_parameters()}
         self.steps = 0

@@ -288,6 +288,27 @@ def test_inference(running: tuple[Linux, TorchProgram, Net]) -> None:
     assert (events[-1].events, events[-1].results) == (10, 5)
 
 
+def test_a_pytorch_that_forgets_what_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # PyTorch 2.9 makes parameters of all weights it loads.
+    program, _ = program_and_network()
+    (tmp_path / "program.pt2").write_bytes(program.archive)
+    load = torch.export.load
+
+    def forgetful(path: str) -> torch.export.ExportedProgram:
+        loaded = load(path)
+        for value in loaded.state_dict.values():
+            value.requires_grad_(True)
+        return loaded
+
+    monkeypatch.setattr(torch.export, "load", forgetful)
+    loaded = payload_runner.Program(str(tmp_path / "program.pt2"), "cpu")
+    before = loaded.variables()
+    torch.autograd.backward(loaded.loss(loaded.sample(program.inputs.tobytes(), 0), 1))
+    loaded.update(RATE)
+    changed = {name for name, value in loaded.variables().items() if value != before[name]}
+    assert changed == {"classifier.weight", "classifier.bias"}
+
+
 def test_training_agrees_with_torch_optim(running: tuple[Linux, TorchProgram, Net]) -> None:
     device, program, network = running
     assert program.training is not None
