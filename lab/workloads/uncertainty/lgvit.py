@@ -153,7 +153,7 @@ class Lgvit:
     family: str = "uncertainty"
     systems: tuple[str, ...] = ("S099",)
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
-    baselines: tuple[str, ...] = ("method=full", "method=linear", "method=fixed")
+    baselines: tuple[str, ...] = ("method=full", "method=linear", "method=fixed", "threshold=0")
     claims: tuple[Claim, ...] = CLAIMS
     missing: str = (
         "ViT-B, DeiT-B and Swin-B (--size paper has DeiT-Ti: the C of ViT-B would have 1.4 GB), int8 of the transformer"
