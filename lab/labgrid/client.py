@@ -109,6 +109,15 @@ class Coordinator:
         """Why the coordinator cannot be reached any more; empty while it can."""
         return self._lost
 
+    def check(self) -> None:
+        """Return while it can be reached.
+
+        Raises:
+            CoordinatorLost: it went away.
+        """
+        if self._lost:
+            raise self._gone(self._lost)
+
     @property
     def resources(self) -> list[Resource]:
         """All that exporters offer now."""

@@ -16,7 +16,7 @@ from time import monotonic
 from lab.errors import InfrastructureError, LeaseLost, TransportError
 from lab.interrupt import interrupt_main
 from lab.labgrid import records
-from lab.labgrid.client import Coordinator, CoordinatorLost
+from lab.labgrid.client import Coordinator
 from lab.labgrid.config import LabgridConfig
 from lab.labgrid.line import HOLDERS_RANK
 from lab.labgrid.records import FENCE, HEARTBEAT, OF_ONE_LEASE, Place, Resource, Value
@@ -164,9 +164,7 @@ class HeldPlace:
             LeaseLost: the place is somebody else's, or nobody's.
             InfrastructureError: the coordinator, an exporter or what it serves is gone.
         """
-        if self._coordinator.lost:
-            raise CoordinatorLost(f"labgrid coordinator {self._config.coordinator}: {self._coordinator.lost}",
-                                  transient=True)  # fmt: skip
+        self._coordinator.check()
         self._still_mine(self._place())
         serving = {one.path for one in self._own() if one.available and one.acquired == self.name}
         if gone := self._had - serving:

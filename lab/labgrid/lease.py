@@ -203,6 +203,7 @@ class _Acquiring:
         while True:
             place = self._place()
             try:
+                self._coordinator.check()
                 if self._acquired(place):
                     return place
                 problem = self._not_yet(place)
