@@ -99,6 +99,24 @@ _OF_COMPUTERS = (
         recovery="reconnect",
         kept=_AGAIN,
     ),
+    Fault(
+        name="ADB connection is lost in mid-run",
+        area=_COMPUTERS,
+        injected="`adb disconnect` between two samples: the server forgets the phone, as when its cable is pulled",
+        error=PhoneOffline,
+        ends="measured again",
+        recovery="reconnect",
+        kept=_AGAIN,
+    ),
+    Fault(
+        name="adbd restarts in mid-run",
+        area=_COMPUTERS,
+        injected="`kill -9` of the phone's daemon between two samples; init starts another as the lab looks for it",
+        error=PhoneOffline,
+        ends="measured again",
+        recovery="reconnect",
+        kept=_AGAIN,
+    ),
 )
 
 _BEFORE = ("all runs before",)

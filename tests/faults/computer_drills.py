@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -261,6 +262,36 @@ def adb_server_killed(bench: ComputerBench) -> Aftermath:
     return bench.suffer(take_over, repeats=FEW)
 
 
+def adb_connection_lost(bench: ComputerBench) -> Aftermath:
+    """The server loses the phone and forgets it, as when its cable is pulled for an instant."""
+
+    def pull() -> None:
+        address = str(bench.guest.address_of_adb().address)
+        subprocess.run([adb_path(), "disconnect", address], check=True, capture_output=True, timeout=60)
+
+    return bench.suffer(pull, repeats=FEW)
+
+
+def adbd_restarts(bench: ComputerBench) -> Aftermath:
+    """The phone's daemon dies with every shell that it serves; its init has another when the lab looks for it."""
+    daemon = "/system/bin/adbd"
+
+    def die() -> None:
+        bench.guest.run(f"chmod 0 {daemon} && kill -9 $(pidof adbd)")
+        asked = (adb_path(), "-s", str(bench.guest.address_of_adb().address), "get-state")
+        # Until the server has noticed, it tells this or that of a phone that it takes for well.
+        while subprocess.run(asked, capture_output=True, timeout=60, check=False).returncode == 0:
+            time.sleep(0.1)
+
+    def start() -> None:
+        bench.guest.run(f"chmod 755 {daemon}")
+
+    bench.device.before_recovery = start
+    return bench.suffer(die, repeats=FEW)
+
+
 PHONE: Mapping[str, Callable[[ComputerBench], Aftermath]] = {
     "ADB server is killed in mid-run": adb_server_killed,
+    "ADB connection is lost in mid-run": adb_connection_lost,
+    "adbd restarts in mid-run": adbd_restarts,
 }
