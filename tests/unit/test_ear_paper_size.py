@@ -136,3 +136,15 @@ def test_the_defaults_are_the_domains_of_pacs() -> None:
         with pytest.raises(ConfigError) as refused:
             parse(f"size=paper,{text}")
         assert told in str(refused.value)
+
+
+def test_the_last_classes_come_with_the_other_domains(folder: Path, tmp_path: Path) -> None:
+    known = ear_domains.known_images(parse(f"{SMALL},new=1"), tmp_path / "cache")
+    assert known.owners == (1,)
+    assert ear_domains.split(known.network)[1].out_features == 2, "owls come with sketches"
+    for name, classes in (("photo", {0, 1}), ("sketch", {0, 1, 2})):
+        data = known.domains[name]
+        for part in (data.training, data.held_out):
+            assert set(data.labels[part].tolist()) == classes
+    with pytest.raises(ConfigError, match="new=2 of 3 classes"):
+        ear_domains.known_images(parse(f"{SMALL},new=2"), tmp_path / "cache")

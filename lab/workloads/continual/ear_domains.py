@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from lab.errors import ConfigError
 from lab.workloads import cache as cached
-from lab.workloads.continual.ear_classes import dealt, owners, pretrained_on
+from lab.workloads.continual.ear_classes import dealt, known_classes, owners, pretrained_on
 from lab.workloads.data import digits, image_folder
 from lab.workloads.fitting import Plan, fit, seeded
 from lab.workloads.networks.weight_files import NETWORK_FILES
@@ -99,7 +99,7 @@ def own_domains(variant: Options) -> tuple[dict[str, Data], str]:
 
     Raises:
         ConfigError: fewer than two folders, one that is not there or damaged, other classes than in the first, or too
-            few images.
+            few images or classes.
     """
     names = variant.data.split("+")
     if len(names) < 2 or len(set(names)) < len(names):
@@ -111,11 +111,14 @@ def own_domains(variant: Options) -> tuple[dict[str, Data], str]:
     for name, found in zip(names, classes, strict=True):
         if found != classes[0]:
             raise image_folder.source(name).refused(f"images/{name} has other classes than images/{names[0]}")
+    known = known_classes(len(classes[0]), variant.new)
     read: dict[str, Data] = {}
     digest = hashlib.sha256()
     for name in names:
         wanted = max(variant.samples, variant.shots) if name == names[0] else variant.shots
-        own = own_images.read(_Of(variant.network, name, variant.image, wanted, variant.evaluated))
+        # So many of each class are read that enough are left without those that come with other domains.
+        learnt, asked = (-(-one * len(classes[0]) // known) for one in (wanted, variant.evaluated))
+        own = own_images.read(_Of(variant.network, name, variant.image, learnt, asked))
         for part, images, least in (("train", own.training, variant.shots), ("test", own.asked, variant.evaluated)):
             if len(images) < least:
                 raise ConfigError(
