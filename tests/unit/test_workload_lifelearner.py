@@ -134,8 +134,10 @@ def test_forgetting_and_the_curve_are_those_of_the_answers() -> None:
     """Two classes: the first is known after the first step, and lost to the second."""
     variant = Variant(classes=2, shots=1, questions=2)
     weights = torch.tensor([[[[1.0], [0.0]]], [[[-1.0], [1.0]]]])
-    learned = Learned(torch.zeros(2, 1), weights, torch.zeros(2, 1, 2))
-    found = accuracies(learned, torch.ones(2, 2, 1), np.array([0, 0, 1, 1]), variant)
+    answers = weights[..., 0][:, :, None].expand(2, 1, 4, 2)
+    learned = Learned(torch.zeros(2, 1), weights, torch.zeros(2, 1, 2), {}, answers=answers)
+    assert torch.equal(learned.told(torch.ones(1, 4, 1)), answers[-1])
+    found = accuracies(learned, np.array([0, 0, 1, 1]), variant)
     assert found == {"curve": [1.0, 0.5], "accuracy": 0.5, "forgetting": 1.0}
 
 
