@@ -163,6 +163,7 @@ def test_networks_are_those_of_the_variants() -> None:
         ("lls", "size=paper,depth=3", "depth=3 is of another network than small-conv"),
         ("lls", "channels=4", "channels=4 is of another network than mlp"),
         ("lls", "network=vgg8", "others with size=paper"),
+        ("lls", "network=small-conv", "two machines' ways part"),
         ("lls", "modulation=row", "none, class, matrix"),
         ("tpsgd", "modulation=class", "modulation=class is not allowed"),
         ("tpsgd", "layers=backwards", "together, one-by-one"),
