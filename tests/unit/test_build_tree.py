@@ -102,7 +102,8 @@ class Small:
             yield tree
 
     def build_in(self, tree: BuildTree, model: str, sources: str = "kernel.c") -> str:
-        return build_in(tree, {"model.c": model.encode()}, self.settings(tree, sources), self.tools, self.root / "project")
+        files = {"model.c": model.encode()}
+        return build_in(tree, files, self.settings(tree, sources), self.tools, self.root / "project")
 
     def result(self, number: int, sources: str = "kernel.c") -> tuple[int, list[str]]:
         """What the program built with that number returns, and what was compiled for it."""
