@@ -13,6 +13,8 @@ from lab.compiler.storage import Grid
 
 Int8Array: TypeAlias = npt.NDArray[np.int8]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
+UPLOAD = "<differences>"
+"""Name of the variable that a client of a federation uploads; no module path can be equal to it."""
 
 
 @dataclass(frozen=True)

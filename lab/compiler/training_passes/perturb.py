@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from lab.compiler.model import UPLOAD
 from lab.compiler.operations.perturbation import LossDifferences, Perturbation, PerturbedPasses, SteinUpdate
 from lab.compiler.program import Program, Step, Tensor
 from lab.compiler.training_passes.prune import prune
@@ -18,8 +19,6 @@ from lab.errors import CompileError
 
 LOSSES = "<losses>"
 """Name of the losses of the passes; no module path can be equal to it."""
-UPLOAD = "<differences>"
-"""Name of the variable that a client of a federation uploads."""
 
 
 def perturb(program: Program, perturbation: Perturbation, *, uploads: bool = False) -> Program:

@@ -19,8 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lab import progress
-from lab.compiler.model import CompiledModel, CompiledTraining
-from lab.compiler.training_passes.perturb import UPLOAD
+from lab.compiler.model import UPLOAD, CompiledModel, CompiledTraining
 from lab.workloads import cache as cached
 from lab.workloads.base import Dataset, Figure, Int8Array, Prepared
 from lab.workloads.training import differences, federated, federated_rounds, scratch_images

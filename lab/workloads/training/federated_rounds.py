@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lab.compiler.model import CompiledTraining, Variable
-from lab.compiler.training_passes.perturb import UPLOAD
+from lab.compiler.model import UPLOAD, CompiledTraining, Variable
 from lab.errors import WorkloadError
 from lab.events import Job, ResultEvent
 from lab.training import PARAMETERS, Checkpoint, checkpoint_of, reading, restoring
