@@ -23,9 +23,9 @@ from pathlib import Path
 
 import paramiko
 from common import Claim, spread, verdict
+from copy_model import copy_model
 
 from lab.build import build
-from lab.compiler.model import CompiledModel, TensorSpec
 from lab.connection_config import SshHost
 from lab.emulator_config import LoopbackEmulator
 from lab.emulators.sshd import LoopbackSshd
@@ -44,31 +44,6 @@ BLOB_BYTES = 4 << 20
 COPIES = 2
 BOARD = "linux-x86-64"
 
-_HEADER = "#ifndef MODEL_H\n#define MODEL_H\n#define LAB_MODEL_ARENA_BYTES 16u\n#endif\n"
-_SOURCE = f"""
-#include "model.h"
-#include "lab_model.h"
-#include <string.h>
-static const char *const layer_names[] = {{"copy"}};
-static void infer(const void *input, void *output, uint8_t *arena)
-{{
-    (void)arena;
-    for (int i = 0; i < {COPIES}; i++)
-        memcpy((int8_t *)output + i * {BLOB_BYTES}, input, {BLOB_BYTES});
-}}
-static void infer_profiled(const void *input, void *output, uint8_t *arena, lab_layer_hook hook, void *context)
-{{
-    hook(context, 0, 1);
-    infer(input, output, arena);
-    hook(context, 0, 0);
-}}
-const lab_model_t lab_model = {{
-    .name = "copy", .input_bytes = {BLOB_BYTES}, .output_bytes = {COPIES * BLOB_BYTES},
-    .arena_bytes = LAB_MODEL_ARENA_BYTES, .layer_count = 1, .layer_names = layer_names,
-    .infer = infer, .infer_profiled = infer_profiled,
-}};
-"""
-
 
 @dataclass
 class Turns:
@@ -77,13 +52,6 @@ class Turns:
     command_s: list[float] = field(default_factory=list)
     up: list[float] = field(default_factory=list)
     down: list[float] = field(default_factory=list)
-
-
-def copy_model() -> CompiledModel:
-    """A model whose output is copies of its input, so that what comes back is compared with what was sent."""
-    given, returned = (TensorSpec((size,), 1.0, 0) for size in (BLOB_BYTES, COPIES * BLOB_BYTES))
-    sources = {"model.c": _SOURCE, "model.h": _HEADER}
-    return CompiledModel("copy", sources, given, returned, (), (), 16, 0, "")
 
 
 def plain_client(host: SshHost, *, nagle: bool = True) -> paramiko.SSHClient:
@@ -187,7 +155,7 @@ def rates(what: str, ours: Turns, theirs: Turns, other: str) -> list[Claim]:
 
 
 def main() -> int:
-    artifact = build(copy_model(), BOARD, cache=cache_dir())
+    artifact = build(copy_model(BLOB_BYTES, COPIES), BOARD, cache=cache_dir())
     ours, plain, prompt, our_wire, their_wire = (Turns() for _ in range(5))
     raw, blob = os.urandom(RAW_BYTES), os.urandom(BLOB_BYTES)
     with LoopbackSshd(LoopbackEmulator(kind="sshd"), cache_dir()) as server:

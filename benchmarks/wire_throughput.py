@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 from common import BOARDS, Claim, build_raw_firmware, image, machine, target, verdict
+from copy_model import copy_model
 
-from lab.compiler.model import CompiledModel, TensorSpec
 from lab.emulators.qemu import Qemu
 from lab.events import Job, ResultEvent
 from lab.transports.serial import SerialPort
@@ -35,31 +35,6 @@ COPIES = 40
 BOUND = 0.8
 TIMEOUT_S = 60.0
 
-_HEADER = "#ifndef MODEL_H\n#define MODEL_H\n#define LAB_MODEL_ARENA_BYTES 16u\n#endif\n"
-_SOURCE = f"""
-#include "model.h"
-#include "lab_model.h"
-#include <string.h>
-static const char *const layer_names[] = {{"copy"}};
-static void infer(const void *input, void *output, uint8_t *arena)
-{{
-    (void)arena;
-    for (int i = 0; i < {COPIES}; i++)
-        memcpy((int8_t *)output + i * {SENT_BYTES}, input, {SENT_BYTES});
-}}
-static void infer_profiled(const void *input, void *output, uint8_t *arena, lab_layer_hook hook, void *context)
-{{
-    hook(context, 0, 1);
-    infer(input, output, arena);
-    hook(context, 0, 0);
-}}
-const lab_model_t lab_model = {{
-    .name = "copy", .input_bytes = {SENT_BYTES}, .output_bytes = {COPIES * SENT_BYTES},
-    .arena_bytes = LAB_MODEL_ARENA_BYTES, .layer_count = 1, .layer_names = layer_names,
-    .infer = infer, .infer_profiled = infer_profiled,
-}};
-"""
-
 
 @dataclass
 class Rates:
@@ -69,16 +44,10 @@ class Rates:
     from_device: list[float] = field(default_factory=list)
 
 
-def copy_model() -> CompiledModel:
-    given, returned = (TensorSpec((size,), 1.0, 0) for size in (SENT_BYTES, COPIES * SENT_BYTES))
-    sources = {"model.c": _SOURCE, "model.h": _HEADER}
-    return CompiledModel("copy", sources, given, returned, (), (), 16, 0, "")
-
-
 @contextmanager
 def opened(name: str) -> Iterator[Session]:
     emulator = target(name)
-    stream = emulator.load(image(name, copy_model()))
+    stream = emulator.load(image(name, copy_model(SENT_BYTES, COPIES)))
     try:
         emulator.release()
         session = Session(stream, board_is_alive=emulator.check_alive)

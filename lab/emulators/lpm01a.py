@@ -18,7 +18,7 @@ import argparse
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from lab.emulators.energy_model import EnergyModel, Float64Array
+from lab.emulators.fault_options import add_fault_options, fault_arguments, faults_of
 from lab.emulators.load import (
     Load,
     LoadSamples,
@@ -391,8 +392,7 @@ class EmulatedLpm01a:
         else:
             arguments = arguments_of_model(self._load, self._clock_hz)
         arguments += ["--link", self.port, "--seed", str(self._seed)]
-        for fault in fields(Faults):
-            arguments += [f"--{fault.name.replace('_', '-')}", str(getattr(self._faults, fault.name))]
+        arguments += fault_arguments(self._faults)
         self._process.start(arguments)
         return self
 
@@ -419,16 +419,14 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--link", type=Path, required=True, help="symbolic link to make to the PTY")
     parser.add_argument("--seed", type=int, default=0, help="seed of the converter's dither")
-    for fault in fields(Faults):
-        kind = str if isinstance(fault.default, str) else int
-        parser.add_argument(f"--{fault.name.replace('_', '-')}", type=kind, default=fault.default)
+    add_fault_options(parser, Faults)
     options = parser.parse_args()
     load = load_of(options)
     ports = Ports(options.marker, options.link, load)
     meter = Meter(
         load,
         seed=options.seed,
-        faults=Faults(**{fault.name: getattr(options, fault.name) for fault in fields(Faults)}),
+        faults=faults_of(options, Faults),
         newest=lambda: ports.take_markers(meter),
     )
     serve(ports, meter)

@@ -19,7 +19,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 import numpy as np
 
 from lab.emulators.energy_model import EnergyModel
+from lab.emulators.fault_options import add_fault_options, fault_arguments, faults_of
 from lab.emulators.load import (
     MarkedLoad,
     MarkerSocket,
@@ -425,8 +426,7 @@ class EmulatedOtii:
             arguments = arguments_of_script(self._load, self._folder / "otii.npy")
         else:
             arguments = arguments_of_model(self._load, self._clock_hz)
-        for fault in fields(Faults):
-            arguments += [f"--{fault.name.replace('_', '-')}", str(getattr(self._faults, fault.name))]
+        arguments += fault_arguments(self._faults)
         self.host, _, port = self._process.start(arguments).partition(":")
         self.tcp_port = int(port)
         return self
@@ -453,9 +453,7 @@ def main() -> None:
     """Run the emulated server until standard input ends."""
     parser = argparse.ArgumentParser(prog="python -m lab.emulators.otii", description="An emulated Otii server")
     add_arguments(parser)
-    for fault in fields(Faults):
-        kind = str if isinstance(fault.default, str) else int
-        parser.add_argument(f"--{fault.name.replace('_', '-')}", type=kind, default=fault.default)
+    add_fault_options(parser, Faults)
     options = parser.parse_args()
     load = load_of(options)
 
@@ -464,7 +462,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, terminate)
     ports = Ports(options.marker, load)
-    faults = Faults(**{fault.name: getattr(options, fault.name) for fault in fields(Faults)})
+    faults = faults_of(options, Faults)
     server = Server(load, faults, newest=lambda: ports.take_markers(server))
     with contextlib.closing(ports):
         ports.serve(server)

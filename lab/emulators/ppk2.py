@@ -21,7 +21,7 @@ import argparse
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lab.emulators.energy_model import EnergyModel, Float64Array
+from lab.emulators.fault_options import add_fault_options, fault_arguments, faults_of
 from lab.emulators.load import (
     Load,
     ScriptedLoad,
@@ -421,8 +422,7 @@ class EmulatedPpk2:
         else:
             arguments = arguments_of_model(self._load, self._clock_hz)
         arguments += ["--link", self.port, "--seed", str(self._seed), "--roll", str(self._roll_s)]
-        for fault in fields(Faults):
-            arguments += [f"--{fault.name.replace('_', '-')}", str(getattr(self._faults, fault.name))]
+        arguments += fault_arguments(self._faults)
         self._process.start(arguments)
 
     def stop(self) -> None:
@@ -448,9 +448,7 @@ def main() -> None:
     parser.add_argument("--link", type=Path, required=True, help="symbolic link to make to the PTY")
     parser.add_argument("--seed", type=int, default=0, help="seed of the converter's dither")
     parser.add_argument("--roll", type=float, default=ROLL_S, help="quiet time at both ends of a stream, s")
-    for fault in fields(Faults):
-        kind = str if fault.name == "metadata" else int
-        parser.add_argument(f"--{fault.name.replace('_', '-')}", type=kind, default=fault.default)
+    add_fault_options(parser, Faults)
     options = parser.parse_args()
     load = load_of(options)
     ports = Ports(options.marker, options.link, load)
@@ -458,7 +456,7 @@ def main() -> None:
         load,
         seed=options.seed,
         roll_samples=round(options.roll * SAMPLE_RATE_HZ),
-        faults=Faults(**{fault.name: getattr(options, fault.name) for fault in fields(Faults)}),
+        faults=faults_of(options, Faults),
         newest=lambda: ports.take_markers(meter),
     )
     serve(ports, meter)

@@ -21,7 +21,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self, TypeAlias
@@ -29,6 +29,7 @@ from typing import Self, TypeAlias
 import numpy as np
 
 from lab.emulators.energy_model import EnergyModel
+from lab.emulators.fault_options import add_fault_options, fault_arguments, faults_of
 from lab.emulators.load import (
     MarkedLoad,
     MarkerSocket,
@@ -544,9 +545,7 @@ class EmulatedScpi:
         else:
             arguments = arguments_of_model(self._load, self._clock_hz)
         arguments += ["--model", self._model, "--period", str(self._period_s)]
-        for fault in fields(Faults):
-            # One word: a text of an error queue begins with a minus sign.
-            arguments.append(f"--{fault.name.replace('_', '-')}={getattr(self._faults, fault.name)}")
+        arguments += fault_arguments(self._faults)
         self._address = self._process.start(arguments)
         return self
 
@@ -577,11 +576,10 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--model", choices=tuple(IDENTITIES), required=True)
     parser.add_argument("--period", type=float, default=0.1, help="device time of a scalar answer, s")
-    for fault in fields(Faults):
-        parser.add_argument(f"--{fault.name.replace('_', '-')}", type=type(fault.default), default=fault.default)
+    add_fault_options(parser, Faults)
     options = parser.parse_args()
     load = load_of(options)
-    faults = Faults(**{fault.name: getattr(options, fault.name) for fault in fields(Faults)})
+    faults = faults_of(options, Faults)
     instrument = Instrument(options.model, load, options.period, faults)
     signal.signal(signal.SIGTERM, terminate)
     with contextlib.closing(_Server(options.marker, load, instrument, faults.disconnect_after)) as server:
