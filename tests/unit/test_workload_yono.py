@@ -26,7 +26,7 @@ from lab.workloads.many_models.coding import Codebook, book_of, learn
 from lab.workloads.many_models.networks import FIRST_LAYER, LAST_LAYER, ManyHeads, network_of
 from lab.workloads.many_models.options import TUNING, Variant, parse
 from lab.workloads.many_models.produce import produce
-from lab.workloads.many_models.yono import Expectation, load_times, metered_job
+from lab.workloads.many_models.yono import Expectation, _prepared, load_times, metered_job
 from lab.workloads.networks.evaluation import folded, logits
 
 ONCE = replace(TUNING, epochs=1)
@@ -224,17 +224,38 @@ def test_zeros_behind_the_classes_of_a_network_are_no_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "job"),
-    [("yono", "switch"), ("copied", "switch"), ("loaded", "switch"), ("int8", "infer"), ("heads", "infer")],
+    ("region_bytes", "job", "numbers"),
+    [
+        ((8, 8, 8), "switch", [0, 1, 2, 0, 1, 2]),
+        ((8, 0, 8), "switch", [0, 2, 0, 2]),
+        ((0, 8, 0), "infer", []),
+        ((0, 0, 0), "infer", []),
+    ],
 )
-def test_a_switch_of_a_pointer_is_not_metered(store: str, job: str) -> None:
+def test_a_switch_of_a_pointer_is_not_metered(region_bytes: tuple[int, ...], job: str, numbers: list[int]) -> None:
     samples, networks = np.arange(12, dtype=np.int8).reshape(6, 2), np.tile(np.arange(3, dtype=np.uint8), 2)
-    metered = metered_job(parse(f"store={store}"), samples, networks)
+    metered = metered_job(samples, networks, region_bytes)
     assert metered.name == job
     assert metered.count == len(metered.blob) // 2
-    assert set(metered.blobs) == ({"networks"} if job == "switch" else set())
+    assert list(metered.blobs.get("networks", b"")) == numbers
     if job == "infer":
         assert metered.blob == bytes([4, 5, 10, 11]), "the network that the stream has left ready"
+    else:
+        assert [metered.blob[2 * place] // 2 % 3 for place in range(metered.count)] == numbers
+
+
+def test_networks_whose_layers_were_all_trained_again_switch_by_a_pointer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "lab.workloads.many_models.produce"
+    monkeypatch.setattr(f"{module}.networks", lambda variant, there, cache: [folded(network_of(one)) for one in there])
+    monkeypatch.setattr(f"{module}.code", lambda network, *rest: storing.Stored(network, {}, ("all",)))
+    entry = produce(parse(f"{SMALL},words=16"), all_tasks(), tmp_path)
+    told = _prepared(parse(""), entry, "digest")
+    assert told.stream is not None
+    assert told.stream.metered.name == "infer"
+    assert "All weights of digits, movements, beats are int8 in flash" in told.facts[-1]
+    assert "lab_weight_decode" not in told.model.sources["model.c"]
 
 
 def test_loading_takes_what_the_medium_takes() -> None:

@@ -8,7 +8,7 @@ weights, and one network with three heads.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -154,30 +154,46 @@ def _prepared(variant: Variant, entry: cached.Entry, digest: str) -> Prepared:
         seed=tasks.SEED,
         parameters={name: str(value) for name, value in asdict(variant).items()},
         check=expectation.check,
-        facts=_facts(variant, document),
+        facts=_facts(variant, document, expectation.names),
         figures=_figures(document),
-        stream=StreamPlan(len(samples), metered_job(variant, samples, networks), lambda adapted, raw: []),
+        stream=StreamPlan(
+            len(samples), metered_job(samples, networks, document["region_bytes"]), lambda adapted, raw: []
+        ),
     )  # fmt: skip
 
 
-def metered_job(variant: Variant, samples: cached.AnyArray, networks: cached.AnyArray) -> Job:
-    """What the meter sees: the first samples; where a switch only sets a pointer, which no meter sees, those of the
-    network that the stream leaves ready, as inferences.
+def metered_job(samples: cached.AnyArray, networks: cached.AnyArray, region_bytes: Sequence[int]) -> Job:
+    """What the meter sees: the first samples of the networks that a switch moves bytes for.
+
+    Where there are fewer than two of them, a switch is only a pointer that is set, which no meter sees: then it sees
+    inferences of the network that the stream leaves ready.
+
+    Args:
+        samples, networks: of the stream, in its order.
+        region_bytes: RAM that each network is made ready in; 0 where all its weights are read from flash.
     """
-    if variant.in_ram:
-        few = samples[:METERED]
-        return Job("switch", few.tobytes(), len(few), warmup=0, blobs={"networks": networks[: len(few)].tobytes()})
+    moved = [number for number, size in enumerate(region_bytes) if size]
+    if len(moved) > 1:
+        places = np.flatnonzero(np.isin(networks, moved))[:METERED]
+        blobs = {"networks": networks[places].tobytes()}
+        return Job("switch", samples[places].tobytes(), len(places), warmup=0, blobs=blobs)
     few = samples[networks == networks[-1]][:METERED]
     return Job("infer", few.tobytes(), len(few), warmup=0)
 
 
-def _facts(variant: Variant, document: Mapping[str, object]) -> tuple[str, ...]:
+def _facts(variant: Variant, document: Mapping[str, list[int]], names: Sequence[str]) -> tuple[str, ...]:
     tuned, region = document["tuned"], document["region_bytes"]
     facts = [f"Stored as {variant.store}; {document['coded_weights']} weights are coded."]
     if variant.in_ram:
         facts.append(f"RAM for weights, by network: {region} bytes.")
     if variant.coded:
         facts.append(f"Trained again, and int8, by network: {tuned}.")
+    if variant.in_ram and not all(region):
+        pointed = ", ".join(name for name, size in zip(names, region, strict=True) if not size)
+        facts.append(
+            f"All weights of {pointed} are int8 in flash (training again took every layer): switching there sets a "
+            "pointer, which the meter is not asked to see."
+        )
     return tuple(facts)
 
 
