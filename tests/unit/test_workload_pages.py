@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,7 +35,7 @@ def commands() -> Iterator[tuple[str, str, str]]:
     for page in sorted(PAGES.glob("*.md")):
         for line in re.findall(r"^(?:\w+=\S+ )?lab run (.*)$", page.read_text(), re.MULTILINE):
             name, *words = shlex.split(line, comments=True)
-            named = {flag: value for flag, value in zip(words, words[1:], strict=False) if flag.startswith("--")}
+            named = {flag: value for flag, value in pairwise(words) if flag.startswith("--")}
             size = f"size={named['--size']}" if "--size" in named else ""
             yield name, named["--device"], ",".join(filter(None, (size, named.get("--variant", ""))))
 
@@ -68,7 +69,7 @@ def test_a_command_of_a_page_is_taken(
     original = options.read
 
     def read(*arguments: object) -> NoReturn:
-        original(*arguments)  # type: ignore[arg-type]
+        original(*arguments)  # type: ignore[arg-type, type-var]
         raise Taken
 
     monkeypatch.setattr(options, "read", read)
