@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -70,11 +71,7 @@ def load(name: str, part: Part, side: int, most_each: int = 0) -> Labelled[np.ui
     if extra := sorted(set(reader.folders(part)) - set(known)):
         raise reader.source.refused(f"{reader.root / part / extra[0]} is a class that train/ has not")
     names = [(label, file) for label, one in enumerate(known) for file in _files(reader, part, one, most_each)]
-    images = np.zeros((len(names), 3, side, side), np.uint8)
-    with progress.step(f"reading {len(names)} images of {name}", quiet_below_s=2.0) as step:
-        for number, (_, file) in enumerate(names):
-            images[number] = read_image(reader, file, side)
-            step.update(number + 1, len(names))
+    images = read_images(reader, [file for _, file in names], side)
     labels = np.array([label for label, _ in names], np.int64)
     return Labelled(images, labels, known, (part,) * len(names), reader.source.name, reader.digest())
 
@@ -84,6 +81,20 @@ def _files(reader: Reader, part: Part, of_class: str, most: int) -> tuple[str, .
     if not found:
         raise reader.source.refused(f"{reader.root / part / of_class} has no images ({', '.join(SUFFIXES)})")
     return found[: most or None]
+
+
+def read_images(reader: Reader, names: Sequence[str], side: int) -> Uint8Array:
+    """Images of a data set: (n, 3, side, side), as :func:`read_image` has each.
+
+    Raises:
+        ConfigError: as there.
+    """
+    images = np.zeros((len(names), 3, side, side), np.uint8)
+    with progress.step(f"{reader.source.name}: reading {len(names)} images", quiet_below_s=2.0) as step:
+        for number, name in enumerate(names):
+            images[number] = read_image(reader, name, side)
+            step.update(number + 1, len(names))
+    return images
 
 
 def read_image(reader: Reader, name: str, side: int) -> Uint8Array:

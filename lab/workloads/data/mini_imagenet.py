@@ -14,9 +14,8 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from lab import progress
 from lab.workloads.data.folders import Reader, Source
-from lab.workloads.data.image_folder import read_image
+from lab.workloads.data.image_folder import read_images
 from lab.workloads.data.labelled import Labelled
 
 Part: TypeAlias = Literal["train", "val", "test"]
@@ -51,11 +50,7 @@ def load(part: Part, most_each: int = 0) -> Labelled[np.uint8]:
     listed = _listed(reader, part, most_each)
     known = tuple(listed)
     names = [(label, file) for label, one in enumerate(known) for file in listed[one]]
-    images = np.zeros((len(names), 3, SIDE, SIDE), np.uint8)
-    with progress.step(f"reading {len(names)} images of MiniImageNet", quiet_below_s=2.0) as step:
-        for number, (_, file) in enumerate(names):
-            images[number] = read_image(reader, file, SIDE)
-            step.update(number + 1, len(names))
+    images = read_images(reader, [file for _, file in names], SIDE)
     labels = np.array([label for label, _ in names], np.int64)
     return Labelled(images, labels, known, (part,) * len(names), MINI_IMAGENET.name, reader.digest())
 
