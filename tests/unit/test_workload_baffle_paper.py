@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from helpers.data_folders import write_cifar10, write_cifar100, write_mnist
@@ -18,8 +20,9 @@ from lab.workloads.data.cifar10 import DEVIATION, MEAN
 from lab.workloads.networks.lenet import lenet
 from lab.workloads.networks.wide_resnet import wide_resnet_10_2
 from lab.workloads.training.baffle import PAPER, WORKLOAD, parse
-from lab.workloads.training.scratch_images import SIDE, images_of
+from lab.workloads.training.scratch_images import SIDE, augmented, images_of
 
+Pixels = npt.NDArray[np.float32]
 SMALL = "size=paper,samples=3,evaluated=4,passes=4,channels=4"
 
 
@@ -111,18 +114,70 @@ def test_mnist_is_enlarged_and_another_digest(folder: Path) -> None:
     assert images_of(parse("baffle", SMALL)).digest != chosen.digest
 
 
+def changes_of(image: Pixels) -> dict[bytes, tuple[int, int, bool]]:
+    """Every image, by its bytes, that mirroring and moving by up to four pixels can make of one (channels, H, W)."""
+    # The image, mirrored at its own first and last row and column, which are not repeated.
+    places = np.abs(np.arange(-4, SIDE + 4))
+    places = np.where(places < SIDE, places, 2 * (SIDE - 1) - places)
+    found = {}
+    for y, x, mirrored in product(range(9), range(9), (False, True)):
+        columns = places[x : x + SIDE][:: -1 if mirrored else 1]
+        found[image[:, places[y : y + SIDE][:, None], columns].tobytes()] = (y, x, mirrored)
+    return found
+
+
+def test_colour_images_are_mirrored_and_moved_anew_in_each_epoch(folder: Path) -> None:
+    write_cifar10(folder)
+    parts = images_of(parse("baffle", f"{SMALL},samples=8")).parts()
+    made = augmented(parts, 3)
+    found = [
+        changes_of(parts.samples[n % 8].numpy())[one.numpy().tobytes()] for n, one in enumerate(made.samples)
+    ]
+    assert len(found) == 24
+    assert {one[2] for one in found} == {False, True}
+    assert all(len({one[axis] for one in found}) > 5 for axis in (0, 1))
+    assert found[:8] != found[8:16] != found[16:], "another change in each epoch"
+    assert made.labels.tolist() == 3 * parts.labels.tolist()
+    assert made.asked is parts.asked
+    assert torch.equal(augmented(parts, 3).samples, made.samples), "seeded"
+
+
 @needs_host_compiler
 @pytest.mark.parametrize("update", ["stein", "full"])
 def test_the_c_comes_to_pytorchs_losses_and_variables(folder: Path, update: str) -> None:
     write_cifar10(folder)
-    prepared = get("baffle").prepare(folder / "cache", f"{SMALL},update={update}")
+    asked = f"{SMALL},epochs=2"
+    prepared = get("baffle").prepare(folder / "cache", f"{asked},update={update}")
     assert prepared.dataset.name == "CIFAR-10, binary version"
     assert prepared.facts[0].startswith("LeNet of 4 and 16 channels on cifar10, from scratch")
     losses, variables = train(prepared, folder)
     assert judged(prepared, losses, variables)["update_error"].value < 1e-3
-    assert len(plan_of(prepared).job.blob) == 3 * 4 * 3 * SIDE * SIDE
+    # Both arms are sent the same changed images of both epochs.
+    job, changed = plan_of(prepared).job, augmented(images_of(parse("baffle", asked)).parts(), 2)
+    assert (job.count, job.repeats) == (6, 1)
+    assert job.blob == changed.samples.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
     # A few steps teach LeNet nothing, and that is no failure of the device.
     prepared.check(np.zeros_like(prepared.reference_outputs))
+
+
+@needs_host_compiler
+def test_clients_keep_their_images_through_epochs_and_each_is_changed(folder: Path) -> None:
+    write_cifar10(folder)
+    asked = f"{SMALL},samples=5,epochs=2,clients=2,batch=1"
+    plan, parts = plan_of(WORKLOAD.prepare(folder / "cache", asked)), images_of(parse("baffle", asked)).parts()
+    sent = np.frombuffer(plan.job.blob, np.float32).reshape(-1, SIDE, SIDE, 3).transpose(0, 3, 1, 2)
+    assert (plan.job.count, plan.job.repeats) == (8, 1), "two whole rounds of two clients in each epoch"
+    assert all(one.tobytes() in changes_of(parts.samples[n % 4].numpy()) for n, one in enumerate(sent))
+
+
+def test_grey_images_are_not_changed_and_neither_are_colours_without_it(folder: Path) -> None:
+    write_mnist(folder)
+    prepared = WORKLOAD.prepare(folder / "cache", f"{SMALL},data=mnist,epochs=2,passes=1")
+    assert (plan_of(prepared).job.count, plan_of(prepared).job.repeats) == (3, 2)
+    assert "mirrored" not in prepared.facts[0]
+    assert WORKLOAD.missing == ""
+    with pytest.raises(ConfigError, match="augment=paper is not allowed"):
+        parse("baffle", "augment=paper")
 
 
 @pytest.mark.parametrize(

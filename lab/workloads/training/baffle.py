@@ -46,6 +46,7 @@ class Variant(Schedule):
         passes: perturbations of a step, K.
         sigma: how far each weight is moved; a power of two loses least in adding and subtracting it.
         channels: of the convolutions; of LeNet's first, with ``size=paper``.
+        augment: ``paper``: this computer mirrors and moves colour images anew in each epoch, and leaves grey ones.
         network: with ``size=paper``, ``lenet`` or ``wrn10-2``, a wide residual network; ``digits-cnn`` otherwise.
         clients: 1: the device learns by itself. More: it plays them all, and this computer is their server. Under
             backpropagation the server averages what the clients' own steps have made of the weights.
@@ -59,6 +60,7 @@ class Variant(Schedule):
     sigma: float = 2.0**-7
     channels: int = 8
     network: Literal["digits-cnn", "lenet", "wrn10-2"] = "digits-cnn"
+    augment: Literal["none", "paper"] = "none"
     epochs: int = 2
     rate: float = 0.0015
     target: float = 0.7
@@ -71,15 +73,14 @@ class Variant(Schedule):
 
 
 PAPER = Variant(
-    "paper", scratch_images.CIFAR10, samples=200, evaluated=100, passes=100, channels=16, network="lenet", epochs=1,
-    rate=0.0003, target=0.3,
+    "paper", scratch_images.CIFAR10, samples=200, evaluated=100, passes=100, channels=16, network="lenet",
+    augment="paper", epochs=1, rate=0.0003, target=0.3,
 )  # fmt: skip
 """LeNet; the least of the paper's passes, and as many steps as an hour allows."""
 _METHOD: tuple[Allowed, ...] = (
     one_of("update", ("stein", "full", "last", "bias")),
     within("passes", 1, 5000),
     within("sigma", 1e-4, 1, "0.0001 to 1: below, differences of float32 losses are lost in rounding"),
-    one_of("channels", (4, 8, 16)),
     within("clients", 1, 100),
     within("batch", 1, 64),
     one_of("server", ("adam", "sgd")),
@@ -89,9 +90,12 @@ _METHOD: tuple[Allowed, ...] = (
 )
 _SERVERS = ("batch", "server", "server_rate", "clip", "average")
 SIZES = {
-    "ci": (Variant(), (*_METHOD, one_of("network", ("digits-cnn",)), *from_scratch.ALLOWED)),
-    "paper": (PAPER, (*_METHOD, one_of("network", ("lenet", "wrn10-2")), *from_scratch.PAPERS_ALLOWED)),
-}
+    "ci": (Variant(), (*_METHOD, one_of("channels", (4, 8, 16)), one_of("network", ("digits-cnn",)),
+                       one_of("augment", ("none",), "none; paper with size=paper"),
+                       *from_scratch.ALLOWED)),
+    "paper": (PAPER, (*_METHOD, one_of("channels", (4, 8, 16, 32)), one_of("network", ("lenet", "wrn10-2")),
+                      one_of("augment", ("paper", "none")), *from_scratch.PAPERS_ALLOWED)),
+}  # fmt: skip
 
 
 def _claims() -> tuple[Claim, ...]:
@@ -162,7 +166,8 @@ class Baffle:
     """The workload. Variants: ``update=stein|full|last|bias``, ``passes=``, ``sigma=``, ``channels=4|8|16``,
     ``samples=``, ``epochs=``, ``rate=``, ``evaluated=``, ``target=``, separated by commas; of a federation
     ``clients=``, ``batch=``, ``server=adam|sgd``, ``server_rate=``, ``clip=``, ``average=``. With ``size=paper`` also
-    ``data=cifar10|cifar100|mnist|fashion-mnist|kmnist`` and ``network=lenet|wrn10-2``.
+    ``data=cifar10|cifar100|mnist|fashion-mnist|kmnist``, ``network=lenet|wrn10-2``, ``augment=paper|none`` and
+    ``channels=32``.
     """
 
     id: str = "baffle"
@@ -172,7 +177,7 @@ class Baffle:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = BASELINES
     claims: tuple[Claim, ...] = _claims()
-    missing: str = "the paper's augmentation of images"
+    missing: str = ""
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Compile and train on this computer, or read all of it from the cache.
@@ -185,14 +190,14 @@ class Baffle:
         arm = Arm(
             update=chosen.update,
             title=_title(chosen),
-            how=f"{chosen.passes} passes a step with weights perturbed by {chosen.sigma:g}" if is_method
-            else f"backpropagation, update: {chosen.update}",
+            how=_how(chosen),
             network=partial(_network, chosen),
             figures=partial(_figures, chosen),
             sources=(Path(__file__), *(_NETWORKS / name for name in ("digits_cnn.py", "lenet.py", "wide_resnet.py"))),
             # One perturbation a step is a baseline, which need not learn; LeNet needs more steps than the default's.
             is_method=is_method and chosen.passes > 1 and chosen.size == "ci",
             perturbation=partial(_perturbation, chosen) if is_method else None,
+            augments=_augments(chosen),
         )  # fmt: skip
         if chosen.clients == 1:
             return prepare_from_scratch(self.id, chosen, arm, cache)
@@ -207,6 +212,18 @@ def _title(variant: Variant) -> str:
     if variant.network == "lenet":
         return f"LeNet of {variant.channels} and {4 * variant.channels} channels on {variant.data}"
     return f"Two convolutions of {variant.channels} channels and a classifier"
+
+
+def _how(variant: Variant) -> str:
+    shown = ", images mirrored and moved anew in each epoch" if _augments(variant) else ""
+    if variant.update == "stein":
+        return f"{variant.passes} passes a step with weights perturbed by {variant.sigma:g}{shown}"
+    return f"backpropagation, update: {variant.update}{shown}"
+
+
+def _augments(variant: Variant) -> bool:
+    """Whether images are changed: the paper does so with colour images."""
+    return variant.augment == "paper" and scratch_images.CHANNELS[variant.data] == 3
 
 
 def _network(variant: Variant) -> nn.Module:

@@ -39,7 +39,7 @@ from lab.workloads.training.federated import (
 )
 from lab.workloads.training.federated_rounds import FederatedRounds, shared_variables, with_upload
 from lab.workloads.training.from_scratch import Arm, Schedule, selection_of, step_figures
-from lab.workloads.training.scratch_images import SEED, Parts, images_of
+from lab.workloads.training.scratch_images import SEED, Parts, augmented, images_of
 from lab.workloads.training.transfer import (
     CURVE_POINTS,
     Trained,
@@ -101,7 +101,7 @@ class _Task:
 
     @property
     def federation(self) -> Federation:
-        steps = len(self.transfer.samples) * self.variant.epochs
+        steps = len(self.transfer.samples) * self.transfer.epochs
         return Federation(self.plan.clients, self.plan.batch, steps, SEED)
 
 
@@ -113,8 +113,8 @@ def prepare_federated(workload: str, variant: Schedule, arm: Arm, plan: Plan, ca
         CompileError: the network cannot be compiled so.
     """
     images, options = images_of(variant), asdict(variant)
-    own = (Path(scratch_images.__file__), Path(federated.__file__), Path(federated_rounds.__file__), Path(__file__))
-    key = cache_key(options, images.digest, *own, *arm.sources)
+    own = (Path(federated.__file__), Path(federated_rounds.__file__), Path(__file__))
+    key = cache_key(options, images.digest, *scratch_images.sources(), *own, *arm.sources)
     entry = cached.obtain(
         cache / "workloads", workload, key, lambda: _produce(workload, variant, arm, plan, images.parts())
     )
@@ -122,7 +122,7 @@ def prepare_federated(workload: str, variant: Schedule, arm: Arm, plan: Plan, ca
     is_method, rounds = arm.perturbation is not None, len(trained.losses) // (plan.clients * plan.batch)
     made = prepared_of(
         trained, "", Dataset(images.name, images.digest, len(trained.answers), images.note),
-        {name: str(value) for name, value in options.items()}, precision="float32", epochs=variant.epochs,
+        {name: str(value) for name, value in options.items()}, precision="float32", epochs=arm.repeats(variant.epochs),
         rate=1 / plan.batch if is_method else variant.rate, seed=SEED, target_accuracy=variant.target,
         figures=tuple(Figure(**one) for one in json.loads(entry.document)["figures"]),
         must_learn=arm.is_method, limits=arm.limits,
@@ -181,11 +181,13 @@ def _produce(workload: str, variant: Schedule, arm: Arm, plan: Plan, parts: Part
 def _task(workload: str, variant: Schedule, arm: Arm, plan: Plan, parts: Parts, network: nn.Module) -> _Task:
     each = plan.clients * plan.batch
     used = len(parts.samples) // each * each
+    parts = replace(parts, samples=parts.samples[:used], labels=parts.labels[:used])
+    parts = augmented(parts, variant.epochs) if arm.augments else parts
     transfer = Transfer(
         name=workload, network=network, selection=selection_of(arm.update, network), precision="float32",
-        samples=parts.samples[:used], labels=parts.labels[:used], asked=parts.asked, answers=parts.answers,
-        calibration=parts.samples[:0], epochs=variant.epochs, rate=variant.rate, seed=SEED, limits=arm.limits,
-        perturbation=None if arm.perturbation is None else arm.perturbation(), uploads=True,
+        samples=parts.samples, labels=parts.labels, asked=parts.asked, answers=parts.answers,
+        calibration=parts.samples[:0], epochs=arm.repeats(variant.epochs), rate=variant.rate, seed=SEED,
+        limits=arm.limits, perturbation=None if arm.perturbation is None else arm.perturbation(), uploads=True,
     )  # fmt: skip
     return _Task(variant, arm, plan, transfer, compiled(transfer).compiled)
 

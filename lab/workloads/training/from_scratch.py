@@ -12,7 +12,7 @@ from lab.workloads import cache as cached
 from lab.workloads.base import Dataset, Figure, Prepared
 from lab.workloads.options import Allowed, one_of, within
 from lab.workloads.training import scratch_images
-from lab.workloads.training.scratch_images import SEED, Images, images_of
+from lab.workloads.training.scratch_images import SEED, Images, augmented, images_of
 from lab.workloads.training.transfer import (
     Limits,
     Trained,
@@ -97,12 +97,17 @@ class Arm:
             where the compiler may be imported.
         layers: which learn one after another, each through all epochs, by the modules or parameters of each; empty:
             all at once.
+        augments: whether each epoch shows the images changed anew, by :func:`.scratch_images.augmented`.
     """
 
     @property
     def phases(self) -> int:
         """How often the epochs are gone through."""
         return max(1, len(self.layers))
+
+    def repeats(self, epochs: int) -> int:
+        """How often the samples are gone through as they lie: augmented ones hold all epochs one behind the other."""
+        return self.phases * (1 if self.augments else epochs)
 
     def turns(self, names: Iterable[str], steps: int) -> dict[str, tuple[int, int]]:
         """The first and the last step, from 1, of each parameter, with so many steps a layer; empty: all."""
@@ -123,6 +128,7 @@ class Arm:
     forward_only: bool = False
     perturbation: Callable[[], Perturbation] | None = None
     layers: tuple[tuple[str, ...], ...] = ()
+    augments: bool = False
 
 
 def selection_of(update: str, network: nn.Module) -> dict[str, None]:
@@ -146,14 +152,14 @@ def prepare_from_scratch(workload: str, variant: Schedule, arm: Arm, cache: Path
         CompileError: the network cannot be compiled so.
     """
     images, options = images_of(variant), asdict(variant)
-    key = cache_key(options, images.digest, Path(__file__), Path(scratch_images.__file__), *arm.sources)
+    key = cache_key(options, images.digest, Path(__file__), *scratch_images.sources(), *arm.sources)
     entry = cached.obtain(cache / "workloads", workload, key, lambda: _produce(workload, variant, arm, images))
     trained = from_entry(entry)
     return prepared_of(
         trained, f"{arm.title}, from scratch, {arm.how};",
         Dataset(images.name, images.digest, len(trained.answers), images.note),
         {name: str(value) for name, value in options.items()}, precision="float32",
-        epochs=variant.epochs * arm.phases, rate=variant.rate, seed=SEED, target_accuracy=variant.target,
+        epochs=arm.repeats(variant.epochs), rate=variant.rate, seed=SEED, target_accuracy=variant.target,
         figures=tuple(Figure(**one) for one in json.loads(entry.document)["figures"]),
         must_learn=arm.is_method, limits=arm.limits,
     )  # fmt: skip
@@ -162,16 +168,16 @@ def prepare_from_scratch(workload: str, variant: Schedule, arm: Arm, cache: Path
 def _produce(workload: str, variant: Schedule, arm: Arm, images: Images) -> cached.Entry:
     from lab.workloads.fitting import seeded
 
-    parts = images.parts()
+    parts = augmented(images.parts(), variant.epochs) if arm.augments else images.parts()
     with seeded(SEED):
         network = arm.network()
-    selection, steps = selection_of(arm.update, network), len(parts.samples) * variant.epochs
+    selection, epochs = selection_of(arm.update, network), arm.repeats(variant.epochs)
     trained = train_on_host(
         Transfer(
             name=workload, network=network, selection=selection, precision="float32",
             samples=parts.samples, labels=parts.labels, asked=parts.asked, answers=parts.answers,
-            calibration=parts.samples[:0], epochs=variant.epochs * arm.phases, rate=variant.rate, seed=SEED,
-            turns=arm.turns(selection, steps), forward_only=arm.forward_only,
+            calibration=parts.samples[:0], epochs=epochs, rate=variant.rate, seed=SEED,
+            turns=arm.turns(selection, len(parts.samples) * epochs // arm.phases), forward_only=arm.forward_only,
             perturbation=None if arm.perturbation is None else arm.perturbation(),
             limits=arm.limits,
         )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from lab.workloads.data import cifar10, cifar100, digits, mnist
+from lab.workloads.data import cifar10, cifar100, digits, image_augmentation, mnist
 from lab.workloads.data.labelled import Labelled
 
 if TYPE_CHECKING:
@@ -83,6 +84,21 @@ def images_of(wanted: Wanted) -> Images:
         both, note = (mnist.load(member, "train"), mnist.load(member, "test")), "Enlarged to 32x32 pixels."
     digest = hashlib.sha256("".join(part.digest for part in both).encode()).hexdigest()
     return Images(both[0].name, digest, note, partial(_own, wanted, *both))
+
+
+def augmented(parts: Parts, epochs: int) -> Parts:
+    """The images of so many epochs one behind the other, those of each epoch changed anew by
+    :mod:`~lab.workloads.data.image_augmentation`; those that are asked stay as they are."""
+    import torch
+
+    generator, pixels = np.random.default_rng(SEED), parts.samples.numpy()
+    changed = [image_augmentation.flipped_and_cropped(pixels, generator) for _ in range(epochs)]
+    return replace(parts, samples=torch.from_numpy(np.concatenate(changed)), labels=np.tile(parts.labels, epochs))
+
+
+def sources() -> tuple[Path, ...]:
+    """Files that what is trained on depends on."""
+    return (Path(__file__), Path(image_augmentation.__file__))
 
 
 def _digits(wanted: Wanted) -> Parts:
