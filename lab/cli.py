@@ -31,6 +31,7 @@ from lab.commands.reset import reset
 from lab.commands.ssh import push, ssh
 from lab.commands.store import store as store_commands
 from lab.commands.table import echo_table
+from lab.commands.worker import worker
 from lab.ending import OrderlyEnd
 from lab.errors import LabError
 from lab.mlperf.command import mlperf
@@ -154,6 +155,8 @@ def doctor(config: Path) -> None:
 @click.option("--energy", metavar="WINDOW[,CI[,MOST]]",
               help="Measure energy in windows of so many seconds until the median's interval is within ±CI, at most so "
                    "many: 10,0.02,20 is what hardware gets. Emulators get one short capture without it.")  # fmt: skip
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1),
+              help="Devices side by side in so many processes.")  # fmt: skip
 @click.pass_obj
 def run(
     config: Path,
@@ -166,9 +169,11 @@ def run(
     repeats: int,
     samples: int | None,
     energy: str | None,
+    workers: int,
 ) -> None:
     """Run WORKLOAD and its baselines on devices of the bench and write a report."""
     from lab.commands.running import run_everywhere
+    from lab.commands.side_by_side import Workers
     from lab.comparison import Sizes, joined
     from lab.metered import EnergyPlan
     from lab.workloads import get
@@ -177,7 +182,7 @@ def run(
     method = get(workload)  # an unknown one is said once, not for every device
     variant = joined(variant, "" if size is None else f"size={size}")
     cells = [(entry, method) for entry in Bench.load(config).select(names)]
-    sys.exit(run_everywhere(cells, variant, sizes, baselines=baselines))
+    sys.exit(run_everywhere(cells, variant, sizes, baselines=baselines, workers=Workers(workers, config)))
 
 
 @main.command()
@@ -257,5 +262,6 @@ main.add_command(reset)
 main.add_command(ssh)
 main.add_command(store_commands)
 main.add_command(nightly)
+main.add_command(worker)
 device.add_command(heal)
 device.add_command(power)

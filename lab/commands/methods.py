@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 @click.option("--variant", default="", help="Variant of all of them; NAME=A|B runs both.")
 @click.option("--baselines/--no-baselines", default=True, help="Run what the methods are compared with as well.")
 @click.option("--resume", default="", metavar="SESSION", help="Go on with this session; what passed is kept as it is.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1),
+              help="Devices side by side in so many processes.")  # fmt: skip
 @click.pass_obj
-def methods(config: Path, family: str, names: str, only: str, variant: str, baselines: bool, resume: str) -> None:
+def methods(
+    config: Path, family: str, names: str, only: str, variant: str, baselines: bool, resume: str, workers: int
+) -> None:
     """Run every method of FAMILY (training, adaptation …; several separated by commas) on the same devices and write
     one report.
 
@@ -34,6 +38,7 @@ def methods(config: Path, family: str, names: str, only: str, variant: str, base
     takes none of the others with it.
     """
     from lab.commands.running import run_everywhere
+    from lab.commands.side_by_side import Workers
     from lab.comparison import Sizes
     from lab.workloads import all_workloads
     from measurements.report.method_table import Unmeasured
@@ -48,7 +53,11 @@ def methods(config: Path, family: str, names: str, only: str, variant: str, base
             reason = f"{method.id} runs on devices of class {', '.join(method.classes)}"
             click.echo(f"{entry.name}: left out: {reason}")
             left_out.append(Unmeasured(entry.name, method.id, variant, reason, is_failure=False))
-    sys.exit(run_everywhere(cells, variant, Sizes(), baselines=baselines, left_out=left_out, resumed=resume))
+    side_by_side = Workers(workers, config)
+    status = run_everywhere(
+        cells, variant, Sizes(), baselines=baselines, left_out=left_out, resumed=resume, workers=side_by_side
+    )
+    sys.exit(status)
 
 
 def chosen_methods(workloads: Sequence[Workload], family: str, only: str) -> tuple[Workload, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +12,8 @@ from lab.paths import cache_dir, reports_dir, store_dir
 from lab.units import format_quantity
 
 if TYPE_CHECKING:
+    from lab.commands.order import Terms
+    from lab.commands.side_by_side import Workers
     from lab.comparison import Sizes
     from lab.inventory import Device
     from lab.workloads.base import Workload
@@ -28,6 +30,7 @@ def run_everywhere(
     baselines: bool,
     left_out: Sequence[Unmeasured] | None = None,
     resumed: str = "",
+    workers: Workers | None = None,
 ) -> int:
     """Run methods and their baselines on every device that can be had, and write the report.
 
@@ -36,11 +39,10 @@ def run_everywhere(
 
     Args:
         cells: devices of the bench, and what runs on each.
-        variant: of all of them; alternatives (``network=cnn|ds-cnn``) run one after the other.
-        sizes: how much is measured.
-        baselines: whether those run too.
+        variant, sizes, baselines: see :class:`lab.commands.order.Terms`.
         left_out: of a comparison of methods, what is not to run and why; its report has a row for each.
         resumed: session to go on with; what passed there beside its baselines is not measured again.
+        workers: devices side by side in so many processes; None for one cell after the other in this one.
 
     Returns:
         Exit status: 1 where anything failed, or nothing ran.
@@ -48,54 +50,61 @@ def run_everywhere(
     Raises:
         ConfigError: there is no session to go on with.
     """
-    from lab.comparison import alternatives
-    from lab.doctor import availability
+    from lab.commands.order import Terms
+    from lab.commands.side_by_side import run_side_by_side
     from lab.reporting import mirror, new_session_id, report_session
-    from measurements.report.method_table import Unmeasured
     from measurements.store import Store
 
-    session_id, failed = resumed or new_session_id(), False
-    without: list[Unmeasured] = list(left_out or ())
-    with Store(store_dir()) as store:
-        there = _last_runs(store, resumed) if resumed else {}
-        for entry, method in cells:
-            unmetered = "it has no meter, and --energy asks for energy" if sizes.energy and entry.meter is None else ""
-            reason = unmetered or availability(entry)
-            if reason:
-                click.echo(f"{entry.name}: skipped: {reason}")
-                without.append(Unmeasured(entry.name, method.id, variant, reason, is_failure=False))
-                continue
-            for chosen in alternatives(variant):
-                if _is_compared(there, entry, method, chosen):
-                    click.echo(f"{entry.name}: {method.id} passed in this session")
-                    continue
-                wrong = _run(entry, method, chosen, sizes, store, session_id, baselines=baselines)
-                if wrong is not None:
-                    failed = True
-                    without.append(Unmeasured(entry.name, method.id, chosen, wrong.message.splitlines()[0]))
-    told_of = None if left_out is None else without
-    page = report_session(store_dir(), session_id, reports_dir(), unmeasured=told_of)
+    terms = Terms(variant, sizes, baselines, resumed or new_session_id(), bool(resumed))
+    if resumed:
+        with Store(store_dir()) as store:
+            if not store.runs(resumed):
+                found = f"{store.path} holds no runs of session {resumed!r}"
+                raise ConfigError(found, hint="`lab report --list` names them")
+    alone = workers is None or workers.count == 1 or len({entry.name for entry, _ in cells}) < 2
+    without = list(run_cells(cells, terms) if alone or workers is None else run_side_by_side(cells, terms, workers))
+    told_of = None if left_out is None else (*left_out, *without)
+    page = report_session(store_dir(), terms.session_id, reports_dir(), unmeasured=told_of)
     if page is not None:
         click.echo(f"report: {page}")
     if told := mirror(store_dir()):
         click.echo(told)
-    return 1 if failed or page is None else 0
+    return 1 if page is None or any(one.is_failure for one in without) else 0
 
 
-def _last_runs(store: Store, session_id: str) -> dict[tuple[str, str, str], Run]:
-    """The last run of each device, workload and variant in a session.
+def run_cells(cells: Sequence[tuple[Device, Workload]], terms: Terms) -> Iterator[Unmeasured]:
+    """Run one cell after the other; yields what did not run, or not to its end, as soon as that is known."""
+    from lab.comparison import alternatives
+    from lab.doctor import availability
+    from measurements.report.method_table import Unmeasured
+    from measurements.store import Store
 
-    Raises:
-        ConfigError: there is no such session.
-    """
-    runs = store.runs(session_id)
-    if not runs:
-        found = f"{store.path} holds no runs of session {session_id!r}"
-        raise ConfigError(found, hint="`lab report --list` names them")
-    return {(run.provenance.device, run.provenance.workload, run.provenance.variant): run for run in runs}
+    with Store(store_dir()) as store:
+        there = last_runs(store, terms.session_id) if terms.resumed else {}
+        for entry, method in cells:
+            asks_energy = terms.sizes.energy is not None
+            unmetered = "it has no meter, and --energy asks for energy" if asks_energy and entry.meter is None else ""
+            reason = unmetered or availability(entry)
+            if reason:
+                click.echo(f"{entry.name}: skipped: {reason}")
+                yield Unmeasured(entry.name, method.id, terms.variant, reason, is_failure=False)
+                continue
+            for chosen in alternatives(terms.variant):
+                if is_compared(there, entry, method, chosen):
+                    click.echo(f"{entry.name}: {method.id} passed in this session")
+                    continue
+                wrong = _run(entry, method, chosen, store, terms)
+                if wrong is not None:
+                    yield Unmeasured(entry.name, method.id, chosen, wrong.message.splitlines()[0])
 
 
-def _is_compared(there: Mapping[tuple[str, str, str], Run], entry: Device, method: Workload, variant: str) -> bool:
+def last_runs(store: Store, session_id: str) -> dict[tuple[str, str, str], Run]:
+    """The last run of each device, workload and variant in a session."""
+    asked = ((run.provenance, run) for run in store.runs(session_id))
+    return {(one.device, one.workload, one.variant): run for one, run in asked}
+
+
+def is_compared(there: Mapping[tuple[str, str, str], Run], entry: Device, method: Workload, variant: str) -> bool:
     """Whether a method passed, its claims were judged, and no baseline that ran beside it was refused."""
     from lab.comparison import baselines_of, joined
 
@@ -106,22 +115,17 @@ def _is_compared(there: Mapping[tuple[str, str, str], Run], entry: Device, metho
     return all(run is None or run.status == "passed" for run in beside)
 
 
-def _run(
-    entry: Device, method: Workload, variant: str, sizes: Sizes, store: Store, session_id: str, *, baselines: bool
-) -> LabError | None:
+def _run(entry: Device, method: Workload, variant: str, store: Store, terms: Terms) -> LabError | None:
     """Run one method on one device, and once more what a passing fault stopped; what went wrong, None where nothing
     did."""
-    arguments = (entry, method, variant, sizes, store, session_id)
-    wrong = _tried(*arguments, baselines=baselines)
+    wrong = _tried(entry, method, variant, store, terms)
     if isinstance(wrong, InfrastructureError) and wrong.transient:
         click.echo(f"{entry.name}: {method.id} once more", err=True)
-        return _tried(*arguments, baselines=baselines)
+        return _tried(entry, method, variant, store, terms)
     return wrong
 
 
-def _tried(
-    entry: Device, method: Workload, variant: str, sizes: Sizes, store: Store, session_id: str, *, baselines: bool
-) -> LabError | None:
+def _tried(entry: Device, method: Workload, variant: str, store: Store, terms: Terms) -> LabError | None:
     """One try; what went wrong, None where nothing did."""
     from lab.comparison import run_on
     from lab.devices.connect import connected
@@ -135,8 +139,8 @@ def _tried(
             rested(entry.name, device, fence),
         ):
             compared = run_on(
-                entry, device, method, variant, store, session_id, sizes, cache_dir(), baselines=baselines,
-                told=_print_run,
+                entry, device, method, variant, store, terms.session_id, terms.sizes, cache_dir(),
+                baselines=terms.baselines, told=_print_run,
             )  # fmt: skip
             _print_claims(compared.method.run)
             compared.check()

@@ -59,7 +59,7 @@ class MethodRow:
 
 
 def method_rows(runs: Sequence[Run], unmeasured: Sequence[Unmeasured] = ()) -> tuple[MethodRow, ...]:
-    """Every method on every device, methods in the order in which they ran and devices within; baselines have no row.
+    """Every method on every device, by name and then by device; baselines have no row.
 
     Args:
         runs: of the session; those of baselines are what methods are compared with.
@@ -81,8 +81,8 @@ def method_rows(runs: Sequence[Run], unmeasured: Sequence[Unmeasured] = ()) -> t
             row = replace(row, task=f"{row.task} Stopped beside its baselines: {why.reason}")
         rows.append((asked.workload, row))
     rows += [(one.workload, _missing(one)) for one in stopped.values()]
-    order = {name: place for place, name in enumerate(dict.fromkeys(name for name, _ in rows))}
-    return tuple(row for _, row in sorted(rows, key=lambda one: order[one[0]]))
+    # Devices that run side by side begin at different methods, so the order of the runs says nothing.
+    return tuple(row for _, row in sorted(rows, key=lambda one: (one[0], one[1].device)))
 
 
 def _methods(numbered: Iterable[tuple[int, Run]]) -> list[tuple[int, Run]]:
