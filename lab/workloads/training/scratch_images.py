@@ -1,4 +1,4 @@
-"""What networks that learn from scratch are shown: digits of 8×8 pixels, or a user's CIFAR or MNIST family."""
+"""What networks that learn from scratch are shown: digits of 8×8 pixels, or images of a user's."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lab.workloads.data import cifar10, cifar100, digits, image_augmentation, mnist
+from lab.workloads.data import cifar10, cifar100, digits, image_augmentation, mini_imagenet, mnist
 from lab.workloads.data.labelled import Labelled
+from lab.workloads.training import scratch_photographs
+from lab.workloads.training.scratch_photographs import PHOTOGRAPHS
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +24,18 @@ SEED = 1
 HELD_OUT_SHARE = 0.2
 DIGITS, CIFAR10, CIFAR100, MNIST = "digits", "cifar10", "cifar100", "mnist"
 PAPERS = (CIFAR10, CIFAR100, *mnist.MEMBERS)
-"""Of the papers' data, those that are read from ``LAB_DATA``."""
+"""Of the papers' data, those of small images that are read from ``LAB_DATA``."""
 _GREY: Mapping[str, mnist.Member] = dict(zip(mnist.MEMBERS, mnist.MEMBERS, strict=True))
-CHANNELS: Mapping[str, int] = {DIGITS: 1, CIFAR10: 3, CIFAR100: 3, **{str(one): 1 for one in mnist.MEMBERS}}
-CLASSES: Mapping[str, int] = {one: cifar100.CLASSES if one == CIFAR100 else 10 for one in (DIGITS, *PAPERS)}
+CHANNELS: Mapping[str, int] = {DIGITS: 1, CIFAR10: 3, CIFAR100: 3, **{str(one): 1 for one in mnist.MEMBERS},
+                               **dict.fromkeys(PHOTOGRAPHS, 3)}  # fmt: skip
+CLASSES: Mapping[str, int] = {
+    **{one: cifar100.CLASSES if one == CIFAR100 else 10 for one in (DIGITS, *PAPERS)},
+    **{name: one.classes for name, one in PHOTOGRAPHS.items()},
+}
 SIDE = 32
-"""Pixels of the papers' images: those of the MNIST family are enlarged."""
+"""Pixels of the papers' small images: those of the MNIST family are enlarged."""
+SIDES: Mapping[str, int] = {**dict.fromkeys(PAPERS, SIDE), **{name: one.side for name, one in PHOTOGRAPHS.items()}}
+"""Pixels along a side of what a network is shown."""
 
 
 class Wanted(Protocol):
@@ -75,6 +83,8 @@ def images_of(wanted: Wanted) -> Images:
     if wanted.data == DIGITS:
         digest = digits.digest(digits.find())
         return Images(digits.SOURCE, digest, "8x8 pixels as they are.", partial(_digits, wanted))
+    if wanted.data in PHOTOGRAPHS:
+        return _photographs(wanted)
     if wanted.data == CIFAR10:
         both, note = (cifar10.cifar10(), cifar10.cifar10(cifar10.TEST)), "32x32 pixels, normalised."
     elif wanted.data == CIFAR100:
@@ -98,7 +108,7 @@ def augmented(parts: Parts, epochs: int) -> Parts:
 
 def sources() -> tuple[Path, ...]:
     """Files that what is trained on depends on."""
-    return (Path(__file__), Path(image_augmentation.__file__))
+    return (Path(__file__), Path(image_augmentation.__file__), *scratch_photographs.SOURCES)
 
 
 def _digits(wanted: Wanted) -> Parts:
@@ -118,6 +128,20 @@ def _own(wanted: Wanted, training: Labelled[np.uint8], test: Labelled[np.uint8])
         for part, count in ((training, wanted.samples), (test, wanted.evaluated))
     )
     return Parts(_pixels(wanted.data, chosen), chosen.labels, _pixels(wanted.data, asked), asked.labels)
+
+
+def _photographs(wanted: Wanted) -> Images:
+    both = scratch_photographs.read(wanted.data, wanted.samples, wanted.evaluated, SEED)
+    digest = hashlib.sha256("".join(part.digest for part in both).encode()).hexdigest()
+    side = SIDES[wanted.data]
+    return Images(both[0].name, digest, f"{side}x{side} pixels, normalised as ImageNet's.", partial(_as_taken, *both))
+
+
+def _as_taken(chosen: Labelled[np.uint8], asked: Labelled[np.uint8]) -> Parts:
+    import torch
+
+    pixels, others = (torch.from_numpy(mini_imagenet.normalised(one.samples)) for one in (chosen, asked))
+    return Parts(pixels, chosen.labels, others, asked.labels)
 
 
 def _pixels(data: str, images: Labelled[np.uint8]) -> torch.Tensor:
