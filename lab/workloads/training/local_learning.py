@@ -18,6 +18,7 @@ from lab.workloads.base import Figure, Prepared
 from lab.workloads.options import Allowed, one_of, read_sized, within
 from lab.workloads.training import from_scratch, scratch_images
 from lab.workloads.training.from_scratch import Arm, Schedule, prepare_from_scratch
+from lab.workloads.training.scratch_photographs import PHOTOGRAPHS
 from lab.workloads.training.transfer import Trained
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ PAPER_ALLOWED: tuple[Allowed, ...] = (
     one_of("network", ("mlp", *CONVOLUTIONAL)),
     one_of("width", (32, 64, 128, 256, 512, 1024)),
     one_of("channels", (4, 8, 16, 32, 64, 128)),
-    *from_scratch.PAPERS_ALLOWED,
+    *(one for one in from_scratch.PAPERS_ALLOWED if one.name != "data"),
+    one_of("data", (*scratch_images.PAPERS, *PHOTOGRAPHS)),
 )
 Sizes: TypeAlias = Mapping[str, tuple[Variant, Sequence[Allowed]]]
 
@@ -116,7 +118,7 @@ def network_of(variant: Variant, local: Rule) -> LocalNetwork:
 
     rule = local if variant.update == "local" else "backprop"
     inputs, classes = scratch_images.CHANNELS[variant.data], scratch_images.CLASSES[variant.data]
-    side = DIGITS_SIDE if variant.data == scratch_images.DIGITS else scratch_images.SIDE
+    side = DIGITS_SIDE if variant.data == scratch_images.DIGITS else scratch_images.SIDES[variant.data]
     if variant.network != "mlp":
         return LocalConv(
             variant.network, inputs, variant.channels, classes, rule, PROJECTION_SEED, side=side,
