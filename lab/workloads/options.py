@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -48,7 +49,7 @@ def read(workload: str, default: V, allowed: Sequence[Allowed], text: str) -> V:
         text: ``image=32,update=full``.
 
     Raises:
-        ConfigError: an unknown name, a value of another type, or one that is not allowed; says what is.
+        ConfigError: an unknown name, a value of another type, or one that is not allowed or not finite; says what is.
     """
     variant, known = default, asdict(default)
     for item in filter(None, text.split(",")):
@@ -59,14 +60,22 @@ def read(workload: str, default: V, allowed: Sequence[Allowed], text: str) -> V:
                 f"{workload} has no option '{name}' (in the variant '{text}')",
                 hint=f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}",
             )
-        try:
-            variant = replace(variant, **{name: type(known[name])(value)})
-        except ValueError:
-            raise ConfigError(f"{workload}: {name}={value} is no {type(known[name]).__name__}") from None
+        variant = replace(variant, **{name: _parsed(workload, name, type(known[name]), value)})
     for one in allowed:
         if not one.holds(found := getattr(variant, one.name)):
             raise ConfigError(f"{workload}: {one.name}={found} is not allowed", hint=one.words)
     return variant
+
+
+def _parsed(workload: str, name: str, kind: type[str] | type[int] | type[float], value: str) -> str | int | float:
+    """The value of an option. It is finite whatever the bounds are: NaN is neither within nor outside of any."""
+    try:
+        found = kind(value)
+    except ValueError:
+        raise ConfigError(f"{workload}: {name}={value} is no {kind.__name__}") from None
+    if isinstance(found, float) and not math.isfinite(found):
+        raise ConfigError(f"{workload}: {name}={value} is no finite number")
+    return found
 
 
 def read_sized(workload: str, sizes: Mapping[str, tuple[V, Sequence[Allowed]]], text: str) -> V:
