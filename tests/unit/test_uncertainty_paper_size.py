@@ -123,6 +123,51 @@ def test_cbnet_is_the_light_network_behind_an_autoencoder_of_images(folder: Path
         torch.testing.assert_close(module(x)[:, :10], light)
 
 
+def test_the_autoencoder_has_the_authors_layers_or_the_users_and_their_weights(folder: Path) -> None:
+    layers = {}
+    for data, hidden in (("mnist", ""), ("kmnist", ""), ("mnist", "20+6+20")):
+        if not (folder / data).is_dir():
+            write_mnist(folder, data, asked=40)
+        variant = early_exit.parse(f"{SMALL_LENET},method=cbnet,data={data},hidden={hidden}")
+        assert isinstance(variant, early_exit.PaperVariant)
+        task = early_exit.task_of(variant)
+        whole = early_exit.network(replace(variant, method="exits"), task, folder / "cache")
+        assert isinstance(whole, SoftmaxExits)
+        made = early_exit.converter(variant, whole, task, folder / "cache")
+        layers[data + hidden] = [one.out_features for one in made if isinstance(one, nn.Linear)]
+        # Nothing stands behind a code that is the last hidden layer.
+        assert sum(isinstance(one, nn.ReLU) for one in made) == 3
+    published = {"mnist": [512, 256, 512, 784], "kmnist": [512, 384, 256, 64, 784]}
+    assert layers == {**published, "mnist20+6+20": [20, 6, 20, 784]}
+    (folder / "networks").mkdir()
+    torch.save(made.state_dict(), folder / "networks" / "mine.pt")
+    given = replace(variant, converter="mine")
+    again = early_exit.converter(given, whole, task, folder / "elsewhere")
+    torch.testing.assert_close(again.state_dict(), made.state_dict())
+    prepared = get("early-exit").prepare(folder / "cache", f"{SMALL_LENET},method=cbnet,hidden=20+6+20,converter=mine")
+    assert prepared.parameters["converter"].startswith("mine, ")
+    with pytest.raises(ConfigError, match=r"mine\.pt: the tensor for 1\.weight is of shape \(20, 784\)"):
+        early_exit.converter(replace(given, hidden="12+6+20"), whole, task, folder / "cache")
+
+
+@pytest.mark.parametrize("text", ["hidden=0", "hidden=20+", "hidden=8x8", f"hidden=1{8 * '+1'}", "converter=../mine"])
+def test_an_autoencoder_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not allowed"):
+        early_exit.parse(f"size=paper,{text}")
+
+
+def test_an_entropy_needs_images_that_are_not_asked(folder: Path) -> None:
+    write_mnist(folder)
+    with pytest.raises(ConfigError, match="of which 0 are left; 10 are needed"):
+        get("early-exit").prepare(folder / "cache", f"{SMALL_LENET},rule=entropy")
+    given, task = early_exit.parse(f"{SMALL_LENET},rule=entropy,entropy=0.05"), mnist_task("mnist", 60, (4, 4, 0))
+    assert early_exit.calibrated(given, task, folder / "cache") == given
+    assert task.judged is not None
+    images, labels = task.judged()
+    assert images.shape == (12, 1, 28, 28)
+    assert len(labels) == 12
+
+
 def test_many_inputs_go_through_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.workloads.uncertainty.training_runs.CHUNK", 3)
     network, sizes = nn.Linear(2, 2), list[int]()

@@ -20,6 +20,17 @@ NETWORK_FILES = Source(
 )
 
 
+def digest_of(name: str) -> str:
+    """SHA-256, hex, of ``networks/NAME.pt``.
+
+    Raises:
+        ConfigError: ``LAB_DATA`` has no such file.
+    """
+    reader = Reader(NETWORK_FILES)
+    reader.read(f"{name}.pt")
+    return reader.digest()
+
+
 def load(network: nn.Module, name: str, *, head: str = "") -> str:
     """Give a network the weights of ``networks/NAME.pt``.
 

@@ -13,6 +13,7 @@ from lab.compiler.exits import leave
 from lab.workloads.data.corruptions import IMAGE
 from lab.workloads.networks.blocks import Bottleneck, InvertedBottleneck, conv2d, conv_norm
 from lab.workloads.uncertainty.evidence import beta
+from lab.workloads.uncertainty.exit_rules import Rule
 
 WIDTHS = (16, 24)
 EXITS = 3
@@ -106,26 +107,30 @@ class EvidenceExits(nn.Module):
 
 
 class SoftmaxExits(nn.Module):
-    """BranchyNet: leaves at the first exit whose largest share reaches a threshold.
+    """BranchyNet: leaves at the first exit that is sure, by its largest share or by the entropy of its shares.
 
     Yields (n, C + 2): share of each class, number of the exit, margin.
 
     Args:
         parts, heads: the network; heads yield C logits.
-        threshold: the confidence with which an exit is taken.
+        threshold: with which an exit is taken: the least confidence, or the largest entropy in nats.
+        rule: which of them.
     """
 
-    def __init__(self, parts: Sequence[nn.Module], heads: Sequence[nn.Module], threshold: float) -> None:
+    def __init__(
+        self, parts: Sequence[nn.Module], heads: Sequence[nn.Module], threshold: float, rule: Rule = "confidence"
+    ) -> None:
         super().__init__()
         self.parts, self.heads = nn.ModuleList(parts), nn.ModuleList(heads)
-        self.threshold = threshold
+        self.threshold, self.rule = threshold, rule
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor | None = None
         for number, (part, one) in enumerate(zip(self.parts, self.heads, strict=True)):
             x = part(x)
             shares = torch.softmax(one(x), 1)
-            margin = highest(shares) - self.threshold
+            by_entropy = self.rule == "entropy"
+            margin = self.threshold - entropy(shares) if by_entropy else highest(shares) - self.threshold
             output = leave(torch.cat([shares, place(shares, number), margin], 1), output)
         return given(output)
 
@@ -155,14 +160,17 @@ class Converter(nn.Sequential):
     Args:
         side: pixels.
         widths: of its hidden layers, the code among them.
+        linear: whether nothing stands behind the last of them, as the authors have it where that is the code.
     """
 
-    def __init__(self, side: int = IMAGE, widths: Sequence[int] = (CODE,)) -> None:
+    def __init__(self, side: int = IMAGE, widths: Sequence[int] = (CODE,), *, linear: bool = False) -> None:
         layers: list[nn.Module] = [nn.Flatten()]
         inputs = side**2
         for width in widths:
             layers += [nn.Linear(inputs, width), nn.ReLU()]
             inputs = width
+        if linear:
+            layers.pop()
         super().__init__(*layers, nn.Linear(inputs, side**2), nn.Sigmoid(), nn.Unflatten(1, (1, side, side)))
 
 

@@ -12,7 +12,17 @@ from lab.workloads.base import Dataset
 from lab.workloads.data import mnist, speech_commands
 from lab.workloads.data.labelled import Labelled
 from lab.workloads.data.mfcc import Framing, mfcc
-from lab.workloads.uncertainty.scenes import SEED, UNKNOWN, FloatArray, IntArray, Scene, Task, kinds_of, shift
+from lab.workloads.uncertainty.scenes import (
+    SEED,
+    UNKNOWN,
+    FloatArray,
+    IntArray,
+    Scene,
+    Task,
+    kinds_of,
+    shift,
+    shift_share,
+)
 
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 """Words that are events; all others of the data set are what nobody has shown the network."""
@@ -21,6 +31,8 @@ SHIFT_DB = 5.0
 NOISES_DB = (5.0, 30.0)
 """Signal over noise of shifted recordings; and between which that of a noisy copy of each for training is drawn."""
 _QUIET = 1e-6
+MOST_JUDGED = 2000
+"""Images by which a threshold is set."""
 
 
 def mnist_task(member: mnist.Member, samples: int, counts: tuple[int, int, int]) -> Task:
@@ -42,13 +54,24 @@ def mnist_task(member: mnist.Member, samples: int, counts: tuple[int, int, int])
 
     generator = np.random.default_rng(SEED)
     kinds = kinds_of(counts)
-    places = np.resize(generator.permutation(len(held_out)), len(kinds))
+    drawn = generator.permutation(len(held_out))
+    places = np.resize(drawn, len(kinds))
     pixels = _grey(held_out.samples[places])[:, 0]
     shift(pixels, kinds, generator)
     order = generator.permutation(len(kinds))
     scene = Scene(pixels[order][:, None], held_out.labels[places][order], kinds[order])
     data = dataset_of(known.name, (known, held_out), len(scene), f"28x28 pixels, trained on {len(chosen)} images.")
-    return Task(len(known.classes), training, f"{known.digest}, {len(chosen)}", scene, data)
+    judged = partial(_judged_images, held_out, drawn[len(kinds) :][:MOST_JUDGED], counts)
+    return Task(len(known.classes), training, f"{known.digest}, {len(chosen)}", scene, data, judged)
+
+
+def _judged_images(
+    images: Labelled[np.uint8], places: IntArray, counts: tuple[int, int, int]
+) -> tuple[FloatArray, IntArray]:
+    """Some of the part for tests, none of which is asked."""
+    pixels = _grey(images.samples[places])
+    shift_share(pixels[:, 0], counts)
+    return pixels, images.labels[places]
 
 
 def _grey(images: mnist.Uint8Array) -> FloatArray:

@@ -74,7 +74,8 @@ def digits_task(classes: int, counts: tuple[int, int, int], note: str) -> Task:
     """
     digest = digits.digest(digits.find())
     scene = asked(classes, counts)
-    return Task(classes, partial(training, classes), digest, scene, Dataset(digits.SOURCE, digest, len(scene), note))
+    data = Dataset(digits.SOURCE, digest, len(scene), note)
+    return Task(classes, partial(training, classes), digest, scene, data, partial(judged, classes, counts))
 
 
 def training(classes: int) -> tuple[FloatArray, IntArray]:
@@ -111,6 +112,26 @@ def asked(classes: int, counts: tuple[int, int, int]) -> Scene:
     labels = np.where(kinds == UNKNOWN, -1, images.digits[places])
     order = generator.permutation(len(places))
     return Scene(np.ascontiguousarray(pixels[order][:, None], np.float32), labels[order], kinds[order])
+
+
+def judged(classes: int, counts: tuple[int, int, int]) -> tuple[FloatArray, IntArray]:
+    """Held-out images of known classes that :func:`asked` leaves, as many of them under a shift as there, by share;
+    none where all are asked.
+    """
+    images = digits.load()
+    _, held_out = digits.stratified_split(images.digits, HELD_OUT_SHARE, SEED)
+    held_out = np.random.default_rng(SEED).permutation(held_out)
+    rest = held_out[images.digits[held_out] < classes][sum(counts[:2]) :]
+    pixels = corruptions.enlarged(images.pixels[rest])
+    shift_share(pixels, counts)
+    return np.ascontiguousarray(pixels[:, None], np.float32), images.digits[rest]
+
+
+def shift_share(pixels: FloatArray, counts: tuple[int, int, int]) -> None:
+    """Put the share of images (n, height, width) under a shift that ``counts``, of :func:`asked`, have, in place."""
+    clean, shifted, _ = counts
+    many = round(len(pixels) * shifted / (clean + shifted))
+    shift(pixels, kinds_of((len(pixels) - many, many, 0)), np.random.default_rng(SEED))
 
 
 def kinds_of(counts: tuple[int, int, int]) -> IntArray:

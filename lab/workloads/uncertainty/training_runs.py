@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -13,6 +18,7 @@ from lab.workloads.uncertainty.networks import Converter, EvidenceExits, Logits,
 from lab.workloads.uncertainty.scenes import SEED, Task
 
 CHUNK = 4096
+Loss: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def tensors(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,10 +60,18 @@ def train_exits(network: SoftmaxExits, task: Task, plan: Plan) -> None:
     fit(Logits(network), images, labels, plan, SEED, f"early-exit: training on {len(images)} images", loss)
 
 
-def train_converter(network: Converter, exits: SoftmaxExits, task: Task, plan: Plan) -> None:
+def first_shares(network: SoftmaxExits, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Softmax of the first exit for images (n, channels, height, width): (n, classes)."""
+    logits = in_chunks(Logits(network).eval(), torch.from_numpy(images))[:, 0]
+    return torch.softmax(logits.double(), 1).numpy()
+
+
+def train_converter(
+    network: Converter, exits: SoftmaxExits, task: Task, plan: Plan, loss: Loss
+) -> None:
     """Train the autoencoder to turn each image into an easy one of its class: one that the first exit is sure of.
 
-    Source: CBNet (S039): mean squared error to an easy image of the same class, drawn once per image.
+    Source: CBNet (S039): a loss of pixels against an easy image of the same class, drawn once per image.
     """
     images, labels = tensors(task)
     shares = torch.softmax(in_chunks(Logits(exits).eval(), images)[:, 0], 1)
@@ -69,4 +83,4 @@ def train_converter(network: Converter, exits: SoftmaxExits, task: Task, plan: P
         easiest = own[confidence[own].argsort(descending=True)[: max(1, len(own) // 4)]]
         wanted[own] = easiest[torch.randint(len(easiest), (len(own),), generator=generator)]
     targets = images[wanted].clamp(0, 1)
-    fit(network, images, targets, plan, SEED, "early-exit: training the autoencoder", functional.mse_loss)
+    fit(network, images, targets, plan, SEED, "early-exit: training the autoencoder", loss)
