@@ -6,18 +6,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from lab.bench import Bench
-from lab.errors import ConfigError, LeaseLost
+from lab.errors import ConfigError, InfrastructureError, LeaseLost
 from lab.interrupt import interruptible
+from lab.inventory import Device
 from lab.labgrid.lease import PlaceLease, take_place
-from lab.lease import BORROWED, Lease, holder, kick, myself, waiting
+from lab.lease import BORROWED, Lease, borrowed_token, holder, kick, lease_of, myself, waiting
 from lab.lease import lease as take_lease
 from lab.lease_records import Holder
 from lab.units import parse_seconds
@@ -63,7 +63,8 @@ def take(
     """Take a device that fits SELECTION, and hold it while COMMAND runs, or a shell where none is given.
 
     SELECTION is a name, or what a device must have, as for `pytest --lab-devices`: 'cpu:cortex-m7+feature:meter' is any
-    such device, the first that is free. What COMMAND starts uses the device by the variable LAB_LEASE.
+    such device, the first that is free. Where some are places of labgrid's and none is free at once, one is waited for,
+    and it says which. What COMMAND starts uses the device by the variable LAB_LEASE.
     """
     candidates = {entry.name: entry for entry in Bench.load(config).select(selection) if entry.needs_lease}
     if not candidates:
@@ -73,16 +74,38 @@ def take(
         )
     argv = list(command) or [os.environ.get("SHELL", "/bin/sh")]
     limit_s = parse_seconds(limit)
-    until = time.monotonic() + parse_seconds(wait)
-    with ExitStack() as stack:
-        taken = stack.enter_context(take_lease([*candidates], purpose, parse_seconds(wait), priority=priority))
-        held: Lease | PlaceLease = taken
-        if candidates[taken.record.device].config.place is not None:
-            left_s = max(0.0, until - time.monotonic())
-            held = stack.enter_context(take_place(candidates[taken.record.device], taken, left_s))
+    with _taken(candidates, purpose, parse_seconds(wait), priority) as held:
         click.echo(f"{held.record.device} is yours for {limit}; it is given back when this ends", err=True)
         status = _run(argv, held, limit_s)
     sys.exit(status)
+
+
+def _taken(
+    candidates: Mapping[str, Device], purpose: str, wait_s: float, priority: Priority
+) -> Lease | PlaceLease:
+    """The first of several that is free.
+
+    Nobody can stand in the lines of several places: where no device is free at once, who wants any of them waits for
+    the first that nobody holds on this host, whoever holds it on others. A place that is not served is nobody's choice.
+    """
+    until = time.monotonic() + wait_s
+    held: list[str] = []
+    places = any(entry.config.place is not None for entry in candidates.values())
+    if places and len(candidates) > 1 and not any(borrowed_token(name) for name in candidates):
+        for entry in candidates.values():
+            try:
+                return lease_of(entry, purpose, 0.0, priority=priority)
+            except LeaseLost:
+                held.append(entry.name)
+            except InfrastructureError as error:
+                click.echo(f"{entry.name}: {error}", err=True)
+    taken = take_lease(held or [*candidates], purpose, max(0.0, until - time.monotonic()), priority=priority)
+    entry = candidates[taken.record.device]
+    if entry.config.place is None:
+        return taken
+    if held:
+        click.echo(f"none of {', '.join(candidates)} is free; waiting for {entry.name} alone", err=True)
+    return take_place(entry, taken, max(0.0, until - time.monotonic()))
 
 
 def _run(argv: Sequence[str], held: Lease | PlaceLease, limit_s: float) -> int:

@@ -12,7 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lab.cli import main
-from lab.lease import holder, lease
+from lab.errors import LeaseLost, TransportError
+from lab.inventory import Device
+from lab.lease import Lease, holder, lease
 
 BENCH = """
 devices:
@@ -74,6 +76,40 @@ def test_a_reservation_by_what_a_device_must_have_takes_the_one_that_is_free() -
     with lease("left", "busy"):
         done = take("cpu:cortex-m4f+tag:desk", "--", sys.executable, "-c", "import os; print(os.environ['LAB_LEASE'])")
     assert done.stdout.startswith("right:")
+
+
+@pytest.mark.parametrize(
+    ("busy", "taken", "asked", "told"),
+    [
+        ("", "near", [("near", False)], ""),
+        ("near", "far", [("near", False), ("far", False)], ""),
+        ("near far", "near", [("near", False), ("far", False), ("near", True)],
+         "none of near, far is free; waiting for near alone"),
+        ("far near:unserved", "far", [("near", False), ("far", False), ("far", True)], "waiting for far alone"),
+    ],
+)  # fmt: skip
+def test_of_several_places_the_first_that_is_free_on_all_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: str, taken: str, asked: list[tuple[str, bool]], told: str
+) -> None:
+    """Others hold them for as long as nobody waits, or no exporter serves one."""
+    rows = "".join(f"  {name}: {{board: nucleo-f446re, place: {name}}}\n" for name in ("near", "far"))
+    (tmp_path / "bench.yaml").write_text(f"labgrid: {{coordinator: '127.0.0.1:1'}}\ndevices:\n{rows}")
+    calls: list[tuple[str, bool]] = []
+
+    def take_place(entry: Device, local: Lease, wait_s: float) -> Lease:
+        calls.append((entry.name, wait_s > 0.0))
+        if wait_s == 0.0 and entry.name in busy.replace(":unserved", "").split():
+            local.release()
+            unserved = f"{entry.name}:unserved" in busy.split()
+            raise TransportError("no exporter") if unserved else LeaseLost("held by somebody")
+        return local
+
+    for module in ("lab.labgrid.lease", "lab.commands.lease"):
+        monkeypatch.setattr(f"{module}.take_place", take_place)
+    result = lab("take", "board:nucleo-f446re", "--", sys.executable, "-c", "")
+    assert f"{taken} is yours for 2 h" in result.output
+    assert told in result.output
+    assert calls == asked
 
 
 def test_the_time_of_a_lease_ends() -> None:
