@@ -46,9 +46,9 @@ PHOTOGRAPHS: Mapping[str, Photographs] = {
 """LLS's authors show Imagenette as 128×128 pixels, Tiny ImageNet as it is, and Visual Wake Words, which they cut out of
 COCO themselves, as 128×128: MLPerf Tiny's have 96×96."""
 SOURCES = (
-    Path(__file__),
-    *(Path(one.__file__) for one in (image_folder, imagenette, listed_images, tiny_imagenet, visual_wake_words)),
-)
+    Path(__file__), Path(image_folder.__file__), Path(imagenette.__file__), Path(listed_images.__file__),
+    Path(tiny_imagenet.__file__), Path(visual_wake_words.__file__),
+)  # fmt: skip
 
 
 def read(name: str, samples: int, asked: int, seed: int) -> tuple[Labelled[np.uint8], Labelled[np.uint8]]:
