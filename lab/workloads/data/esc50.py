@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from lab.workloads.data.folders import Reader, Source
 from lab.workloads.data.labelled import Labelled
-from lab.workloads.data.mfcc import POWER_FLOOR, triangular_filters
+from lab.workloads.data.log_mel import LogMel
 from lab.workloads.data.recordings import decode_wav
+from lab.workloads.data.sound_files import resampled
 
 ESC50 = Source(
     name="ESC-50",
@@ -29,8 +30,7 @@ CLASSES = 50
 RATE_HZ = 44_100
 CLIP_SAMPLES = 5 * RATE_HZ
 FEATURE_RATE_HZ = 16_000
-WINDOW_SAMPLES, HOP_SAMPLES = 1024, 512
-BANDS, FRAMES = 64, 157
+SPECTRUM = LogMel(FEATURE_RATE_HZ, window_samples=1024, hop_samples=512, fft_samples=1024, bands=64, padded=True)
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -93,16 +93,12 @@ def log_mel(clips: npt.NDArray[np.int16]) -> FloatArray:
 
 
 def _log_mel_of(clip: npt.NDArray[np.int16]) -> FloatArray:
-    from scipy.signal import resample_poly
+    return SPECTRUM.of(at_rate(clip, FEATURE_RATE_HZ))
 
-    resampled = resample_poly(clip.astype(np.float64) / (1 << 15), FEATURE_RATE_HZ // 100, RATE_HZ // 100)
-    padded = np.pad(resampled, WINDOW_SAMPLES // 2)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::HOP_SAMPLES]
-    phase = 2 * np.pi * np.arange(WINDOW_SAMPLES) / WINDOW_SAMPLES
-    spectrum = np.fft.rfft(windows * (0.5 - 0.5 * np.cos(phase)))
-    power = spectrum.real**2 + spectrum.imag**2
-    bands = power @ triangular_filters(FEATURE_RATE_HZ, WINDOW_SAMPLES, BANDS)
-    return np.log(bands + POWER_FLOOR).astype(np.float32)
+
+def at_rate(clip: npt.NDArray[np.int16], rate_hz: int) -> npt.NDArray[np.float64]:
+    """A recording (n,) from −1 to 1, at another rate."""
+    return resampled(clip.astype(np.float64) / (1 << 15), RATE_HZ, rate_hz)
 
 
 def _rows(reader: Reader) -> list[_Row]:

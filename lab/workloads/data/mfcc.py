@@ -101,9 +101,12 @@ def mel_filters(framing: Framing = EIGHT_KHZ) -> FloatArray:
     return triangular_filters(framing.rate_hz, framing.fft_samples, MEL_BANDS)
 
 
-def triangular_filters(rate_hz: int, fft_samples: int, bands: int) -> FloatArray:
-    """Such filters, as many, for the spectrum of an FFT of so many samples; shape (bins, bands)."""
-    low_mel, high_mel = _mel([MEL_LOW_HZ, rate_hz / 2])
+def triangular_filters(
+    rate_hz: int, fft_samples: int, bands: int, low_hz: float = MEL_LOW_HZ, high_hz: float = 0.0
+) -> FloatArray:
+    """Such filters, as many, for the spectrum of an FFT of so many samples; shape (bins, bands). The outer ones have
+    their feet at ``low_hz`` and ``high_hz``, half the rate when 0."""
+    low_mel, high_mel = _mel([low_hz, high_hz or rate_hz / 2])
     edges_mel = np.linspace(low_mel, high_mel, bands + 2)
     bins_mel = _mel(np.fft.rfftfreq(fft_samples, 1 / rate_hz))[:, np.newaxis]
     width = edges_mel[1] - edges_mel[0]
