@@ -199,16 +199,18 @@ class _Source:
         program = model.widest
         self._program = program
         plan = model.training_layout or model.inference_layout
-        self._steps = plan.steps
-        self._numbers = {step.name: index for index, step in enumerate(plan.steps)}
-        self._calls = [step.operation.call(program.inputs_of(step), program.outputs_of(step)) for step in plan.steps]
+        known = {step.name for step in plan.steps}
+        alone = [step for step in model.inference_layout.steps if step.name not in known]
+        self._steps = (*plan.steps, *alone)
+        self._numbers = {step.name: index for index, step in enumerate(self._steps)}
+        self._calls = [step.operation.call(program.inputs_of(step), program.outputs_of(step)) for step in self._steps]
         taken: set[str] = set()
-        self._labels = {step.name: _identifier("layer", step.name, taken) for step in plan.steps}
+        self._labels = {step.name: _identifier("layer", step.name, taken) for step in self._steps}
         self._arrays = {
             tensor.name: _identifier(tensor.kind, tensor.name, taken)
             for tensor in program.of_kind("constant", "parameter", "state")
         }
-        self._scratch = {step.name: index in plan.scratch for index, step in enumerate(plan.steps)}
+        self._scratch = {step.name: index in plan.scratch for index, step in enumerate(self._steps)}
 
     def lines(self) -> Iterator[str]:
         """The file, line by line."""

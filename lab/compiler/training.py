@@ -39,11 +39,13 @@ from lab.compiler.training_passes import (
     prune,
     recompute,
     replay_logits,
+    running_statistics,
     sparse_update,
     to_int8,
 )
 from lab.compiler.training_passes.block_sparse import Blocks
 from lab.compiler.training_passes.observe import ClassMeans, class_means, fisher, without_gradient
+from lab.compiler.training_passes.running_statistics import by_batch, by_running
 from lab.compiler.updates import add_updates
 from lab.errors import CompileError
 
@@ -112,10 +114,10 @@ def default_target(module: torch.nn.Module, example: torch.Tensor, loss: Loss) -
 
 
 def inference_of(program: Program) -> Program:
-    """The forward steps the output needs."""
+    """The forward steps the output needs; batch norms that follow their batches take what they have followed."""
     needed = {program.output}
     kept: list[Step] = []
-    for step in reversed([step for step in program.steps if step.phase == "forward"]):
+    for step in reversed([step for step in by_running(program).steps if step.phase == "forward"]):
         if isinstance(step.operation, Update):
             continue
         if needed.intersection(step.outputs):
@@ -148,6 +150,7 @@ def compile_training(
     turns: Mapping[str, Turn] | None = None,
     replay: Replay | None = None,
     group: int = 1,
+    batch_norm: bool = False,
 ) -> TrainingModel:
     """Compile a module for training on the device.
 
@@ -177,13 +180,17 @@ def compile_training(
         turns: with ``forward_only``, the first and the last step of training in which each parameter changes.
         replay: logits that are stored and rehearsed; cross entropy of one sample in float32 only.
         group: steps whose gradients add up before the parameters change; plain SGD in float32 only.
+        batch_norm: whether batch norms are in training, too: a step normalises by its batch, whose statistics the
+            running ones follow (``NAME.running_mean``, ``NAME.running_var``), and inference normalises by these;
+            float32 only.
 
     Raises:
         CompileError: an operator, dtype or shape that is not supported (with its place in the module), a parameter that
             does not exist, or an arena larger than the limit (with the bytes of every step).
     """
     check_name(name)
-    _check_precision(precision, means, observe, patches)
+    _check_precision(precision, means, observe, patches, batch_norm=batch_norm)
+    module, norms = by_batch(module, len(example)) if batch_norm else (module, {})
     besides = [*([] if means is None else [means.parameter]), *(f"{layer}.bias" for layer in observe)]
     if precision == "int8":
         module = fold_batch_norm(module, example, everything=True)
@@ -208,6 +215,7 @@ def compile_training(
         program = class_means(program, means)
     if forward_only:
         program = as_forward(program)
+    program = running_statistics(program, norms)
     program = in_turn(program, turns or {})
     if recompute_bytes is not None:
         program = recompute(program, recompute_bytes)
@@ -215,9 +223,12 @@ def compile_training(
 
 
 def _check_precision(
-    precision: Precision, means: ClassMeans | None, observe: Sequence[str], patches: Mapping[str, int] | None
-) -> None:
+    precision: Precision, means: ClassMeans | None, observe: Sequence[str], patches: Mapping[str, int] | None, *,
+    batch_norm: bool,
+) -> None:  # fmt: skip
     """Refuse in int8 what there is in float32 alone."""
+    if precision == "int8" and batch_norm:
+        raise CompileError("running statistics follow in float32", hint="precision='float32', or batch_norm=False")
     if precision == "int8" and (means or observe):
         raise CompileError("class means and Fisher information are computed in float32", hint="precision='float32'")
     if precision == "int8" and patches:

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 
 from lab.compiler.operations.copy import present
-from lab.compiler.program import Operation, Tensor
+from lab.compiler.program import Operation, Tensor, TrainingState, Update
 from lab.compiler.quantized import KernelCall
 
 
@@ -186,3 +186,69 @@ class BatchNormInputGradient(Operation):
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         fields = (("positions", self.positions), ("channels", self.channels))
         return KernelCall("lab_f32_batch_norm_input_gradient", (), fields)
+
+
+@dataclass(frozen=True)
+class RunningNorm(Operation):
+    """``(x - mean) / √(variance + epsilon) · scale + shift``; inputs ``x``, running mean and variance, scale, shift.
+
+    Attributes:
+        positions, channels: sizes.
+        epsilon: added to the variance.
+    """
+
+    kind: ClassVar[str] = "running_norm"
+    in_place: ClassVar[tuple[int, ...]] = (0,)
+    positions: int
+    channels: int
+    epsilon: float
+
+    def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
+        tensor = present(inputs[0])
+        x = tensor.reshape(self.positions, self.channels)
+        deviation = 1 / (present(inputs[2]) + self.epsilon).sqrt()
+        factor = deviation * (1.0 if inputs[3] is None else inputs[3])
+        y = (x - present(inputs[1])) * factor + (0.0 if inputs[4] is None else inputs[4])
+        return (y.reshape(tensor.shape),)
+
+    def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
+        fields = (("positions", self.positions), ("channels", self.channels), ("epsilon", self.epsilon))
+        return KernelCall("lab_f32_running_norm", (), fields)
+
+
+@dataclass(frozen=True)
+class RunningStatistics(Update):
+    """Running mean and variance, which are changed, follow mean and deviation of a batch; inputs in this order.
+
+    Attributes:
+        values: of a channel in a batch.
+        momentum: share of the batch's statistics in the new ones.
+        epsilon: that is in the deviation.
+    """
+
+    kind: ClassVar[str] = "running_statistics"
+    values: int
+    momentum: float
+    epsilon: float
+
+    @property
+    def unbiased(self) -> float:
+        """What makes the variance that is followed of the batch's."""
+        return self.values / (self.values - 1)
+
+    def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
+        running_mean, running_variance, mean, deviation = (present(one) for one in inputs)
+        variance = 1 / deviation.square() - self.epsilon
+        return (
+            (1 - self.momentum) * running_mean + self.momentum * mean,
+            (1 - self.momentum) * running_variance + self.momentum * self.unbiased * variance,
+        )
+
+    def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
+        fields = (
+            ("channels", outputs[0].elements),
+            ("momentum", self.momentum),
+            ("epsilon", self.epsilon),
+            ("unbiased", self.unbiased),
+        )
+        return KernelCall("lab_f32_running_statistics", (), fields)

@@ -18,6 +18,7 @@ from lab.compiler.training_passes.precision import to_int8
 from lab.compiler.training_passes.prune import prune
 from lab.compiler.training_passes.recompute import recompute
 from lab.compiler.training_passes.replay import in_groups, replay_logits
+from lab.compiler.training_passes.running_statistics import running_statistics
 from lab.compiler.training_passes.sparse_update import sparse_update
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "prune",
     "recompute",
     "replay_logits",
+    "running_statistics",
     "sparse_update",
     "to_int8",
 ]

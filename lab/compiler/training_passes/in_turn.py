@@ -36,8 +36,10 @@ def in_turn(program: Program, turns: Mapping[str, Turn]) -> Program:
     return program.with_steps([replace(step, turn=found.get(step.name)) for step in program.steps])
 
 
-def _of_update(program: Program, step: Step, turns: Mapping[str, Turn]) -> Turn:
-    (parameter,) = [name for name in step.outputs if program.tensors[name].kind == "parameter"]
+def _of_update(program: Program, step: Step, turns: Mapping[str, Turn]) -> Turn | None:
+    parameter = next((name for name in step.outputs if program.tensors[name].kind == "parameter"), None)
+    if parameter is None:  # what follows a batch follows it in every step
+        return None
     if parameter not in turns:
         raise CompileError(f"'{parameter}' is trained and has no turn")
     return turns[parameter]
