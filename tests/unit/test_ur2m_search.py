@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.data_folders import write_ecg5000, write_recordings
+from helpers.data_folders import write_ecg5000, write_recordings, write_wav
 from helpers.toolchain import needs_host_compiler
 
 from lab.compiler.host import HostModel
@@ -222,17 +222,38 @@ def test_the_users_beats_are_asked_of_the_part_for_tests(folder: Path) -> None:
 
 
 def test_sounds_of_0_4_s_are_the_papers_21_frames(folder: Path) -> None:
-    write_recordings(folder, "ears", ("chewing", "speaking"), others=("coughing",))
+    write_recordings(folder, "ears", ("chewing", "speaking"), others=("coughing",), each=12)
     task = ur2m.task_of(ur2m.parse("size=paper,data=ears,evaluated=10"))
     images, labels = task.training()
     assert images.shape[1:] == (1, 10, 21)
-    assert np.bincount(labels).tolist() == [6, 6], "three of four, each as it is and with noise"
+    assert np.bincount(labels).tolist() == [18, 18], "three of four, each as it is and with noise"
     scene = task.scene
     assert [int((scene.kinds == kind).sum()) for kind in (CLEAN, SHIFTED, UNKNOWN)] == [4, 4, 2]
     assert ur2m.backbone(ur2m.parse("size=paper,data=ears")).exits == 3
     write_recordings(folder, "plain", ("chewing", "speaking"))
     with pytest.raises(ConfigError, match="no class that train/ lacks"):
         series_scenes.sounds_task("plain", 4, (4, 4, 2))
+    write_recordings(folder, "few", ("chewing", "speaking"), others=("coughing",), each=9)
+    with pytest.raises(ConfigError, match="leaves 14 recordings to train on, a quarter of 18 judges; at least 16"):
+        series_scenes.sounds_task("few", 250, (4, 4, 2))
+
+
+@needs_host_compiler
+def test_a_folder_of_recordings_is_the_whole_workload_and_another_rate_is_told(folder: Path) -> None:
+    """Of the folder alone, trained, compiled and answered by the C as PyTorch answers it."""
+    there = write_recordings(folder, "ears", ("chewing", "speaking"), others=("coughing",), each=11)
+    asked = "size=paper,data=ears,width=32,blocks=3,epochs=1,evaluated=10"
+    prepared = ur2m.WORKLOAD.prepare(folder / "cache", asked)
+    assert prepared.dataset.name == "recordings of ears"
+    assert prepared.job.count == 10
+    found = {one.metric: one.value for one in prepared.check(prepared.reference_outputs)}
+    assert found["same_exit"] == 1
+    assert found["output_error"] < 1e-3
+    # Another recording is another data set, not what is cached.
+    write_wav(there / "train" / "chewing" / "000.wav", np.zeros(6400, np.int16), 44_100)
+    with pytest.raises(ConfigError, match=r"000\.wav is 44100 Hz, .* 16000 Hz, 1 channel, 2 bytes are") as refused:
+        ur2m.WORKLOAD.prepare(folder / "cache", asked)
+    assert "16 kHz" in refused.value.hint
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ _QUIET = 1e-6
 SOUND_FRAMES = 21
 SOUND_SAMPLES = (SOUND_FRAMES - 1) * sound_folder.SAMPLE_RATE_HZ // 50
 """Of frames whose middles are 20 ms apart, the first and the last at the ends."""
+LEAST_SOUNDS = 16
+"""Recordings that are trained on: with a noisy copy of each a batch."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,8 @@ def sounds_task(name: str, each: int, counts: tuple[int, int, int]) -> Task:
         counts: how many recordings of ``test/`` are clean, noisy, and of unknown classes.
 
     Raises:
-        ConfigError: as :func:`lab.workloads.data.sound_folder.load`, or ``test/`` lacks a class, or has none beyond.
+        ConfigError: as :func:`lab.workloads.data.sound_folder.load`, or ``test/`` lacks a class, or has none beyond, or
+            there are too few recordings.
     """
     classes = sound_folder.classes(name, "train")
     there = sound_folder.classes(name, "test")
@@ -190,6 +193,11 @@ def sounds_task(name: str, each: int, counts: tuple[int, int, int]) -> Task:
         )
     known = sound_folder.load(name, "train", classes, SOUND_SAMPLES, each)
     inner, outer = digits.stratified_split(known.labels, JUDGED_SHARE, SEED)
+    if len(inner) < LEAST_SOUNDS:
+        raise sound_folder.source(name).refused(
+            f"train/ of {name} leaves {len(inner)} recordings to train on, a quarter of {len(known)} judges; at least "
+            f"{LEAST_SOUNDS} are needed"
+        )
     asked = sound_folder.load(name, "test", (*classes, *others), SOUND_SAMPLES)
     generator = np.random.default_rng(SEED)
     kinds = kinds_of(counts)

@@ -221,10 +221,7 @@ class Ur2m:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = ("method=ensemble", "method=softmax", "method=dropout", "threshold=0", "threshold=1")
     claims: tuple[Claim, ...] = CLAIMS
-    missing: str = (
-        "the paper's own recordings of ears, whose form no reference of ours has (--size paper with data=NAME takes a "
-        "folder of recordings)"
-    )
+    missing: str = ""
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Train, compile and answer on this computer, or read all of it from the cache.
