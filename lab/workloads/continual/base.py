@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 CALIBRATION = 256
+WEIGHTS = "yamnet"
+"""Of the user's file in ``networks/``, without its ending."""
 Extracting: TypeAlias = Callable[[Int8Array], Int8Array]
 """int8 samples (n, …NHWC) to int8 latents (n, elements), on the host."""
 
@@ -110,7 +112,7 @@ _TRAINING = [
     *(HERE / f"{name}.py" for name in ("meta", "networks", "vit", "attentive_units", "attentive_inner_loop",
                                        "resuming")),
     *tasks.SOURCES,
-    *(_NETWORKS / f"{name}.py" for name in ("blocks", "evaluation", "vit", "attention")),
+    *(_NETWORKS / f"{name}.py" for name in ("blocks", "evaluation", "vit", "attention", "weight_files", "yamnet")),
 ]  # fmt: skip
 
 
@@ -121,9 +123,16 @@ def _trained_on(variant: Variant) -> dict[str, str]:
         "network": variant.network,
         "meta": str(variant.meta),
         "units": str(variant.attention),
-        "width": f"{variant.size} {variant.width}",
+        "width": f"{variant.size} {variant.width} {variant.depth} {variant.heads} {variant.embed} {variant.patch}",
+        "weights": _weights_digest() if variant.network == "yamnet" else "",
         **{package: version(package) for package in ("numpy", "torch")},
     }
+
+
+def _weights_digest() -> str:
+    from lab.workloads.networks.weight_files import digest_of
+
+    return digest_of(WEIGHTS)
 
 
 def units_in(entry: cached.Entry) -> dict[str, FloatArray]:
@@ -157,7 +166,23 @@ def network_of(variant: Variant, known: tasks.Classes, cache: Path) -> tuple[nn.
 def _widths(variant: Variant) -> Widths:
     from lab.workloads.continual.networks import widths_of
 
-    return widths_of(variant.size, variant.width, padded=variant.data != "mini-imagenet")
+    found = widths_of(variant.size, variant.width, padded=variant.data != "mini-imagenet")
+    return replace(
+        found, depth=variant.depth or found.depth, heads=variant.heads or found.heads,
+        tokens=variant.embed or found.tokens, patch=variant.patch,
+    )  # fmt: skip
+
+
+def _published(variant: Variant) -> nn.Module | None:
+    """The user's YAMNet up to its average; None for networks that begin fresh."""
+    if variant.network != "yamnet":
+        return None
+    from lab.workloads.networks import weight_files
+    from lab.workloads.networks.yamnet import embedding, yamnet
+
+    made = yamnet()
+    weight_files.load(made, WEIGHTS)
+    return embedding(made)
 
 
 def _train(variant: Variant, known: tasks.Classes, cache: Path, key: str) -> cached.Entry:
@@ -170,7 +195,7 @@ def _train(variant: Variant, known: tasks.Classes, cache: Path, key: str) -> cac
     with seeded(SEED):
         made = train_extractor(
             variant.recipe.base, variant.network, known, plan, SEED, variant.attention, widths,
-            saved if variant.size == "paper" else None,
+            saved if variant.size == "paper" else None, _published(variant),
         )  # fmt: skip
     saved.done()
     weights = {name: value.numpy() for name, value in made.network.state_dict().items()}
@@ -183,7 +208,7 @@ def _produce(variant: Variant, cache: Path) -> cached.Entry:
     from lab.workloads.continual.meta import latents
     from lab.workloads.fitting import seeded
 
-    found = tasks.load(variant.data)
+    found = tasks.load(variant.data, patches=variant.network == "yamnet")
     for each in (found.known, found.unseen):
         # Before anything takes long: what a deployment needs must be there.
         asked = (variant.classes, variant.shots, variant.questions)

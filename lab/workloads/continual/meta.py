@@ -99,17 +99,18 @@ def train_extractor(
     units: Units | None = None,
     widths: Widths = CI_WIDTHS,
     saved: Saved | None = None,
+    features: nn.Module | None = None,
 ) -> Trained:
     """A trained extractor; run it under :func:`lab.workloads.fitting.seeded`.
 
-    Pre-training knows no attentive units: behind random ones a network learns slowly. With ``saved`` meta-training goes
-    on where it was cut off, and comes to the same to the bit.
+    Pre-training knows no attentive units: behind random ones a network learns slowly. Trained ``features`` take its
+    place. With ``saved`` meta-training goes on where it was cut off, and comes to the same to the bit.
     """
     generator = np.random.default_rng(seed)
     samples = torch.from_numpy(known.images)
-    made = extractor(base, trunk, known.shape, widths, projected=0 if units is None else units.inputs)
+    made = extractor(base, trunk, known.shape, widths, 0 if units is None else units.inputs, features)
     head = _classifier(made, samples)
-    if saved is None or not saved.begun:
+    if features is None and (saved is None or not saved.begun):
         _pretrain(made, head, samples, plan, generator)
     learner = _Learner(folded_extractor(made), head, {}, 0)
     if units is not None:

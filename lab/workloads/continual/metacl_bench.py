@@ -66,6 +66,5 @@ WORKLOAD = ContinualLearning(
         "method=latent", "method=raw", "method=oracle", "method=means",
     ),
     claims=CLAIMS,
-    missing="UrbanSound8K; YAMNet as it is published (ds-cnn is after it); the paper's own vision transformer, whose "
-    "sizes are not known (--size paper has ViT-Ti)",
+    missing="",
 )  # fmt: skip

@@ -2,8 +2,8 @@
 
 OML (Javed and White 2019) has six convolutions of equal width; ANML (Beaulieu et al. 2020) three with poolings, whose
 features a second, narrower trunk gates by a sigmoid. Ours are narrower, and the gate is a 1×1 convolution over the
-second trunk's map where ANML has a linear layer: the map stays one. Behind a vision transformer, which yields no map,
-the gate is linear as ANML's is, of the same convolutions.
+second trunk's map where ANML has a linear layer: the map stays one. Behind a vision transformer or YAMNet, which yield
+no map, the gate is linear as ANML's is, of the same convolutions.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lab.workloads.continual.options import Base, Size, Trunk
+from lab.workloads.continual.options import PAPER_DEPTH, PAPER_HEADS, PAPER_TOKENS, Base, Size, Trunk
 from lab.workloads.continual.vit import DEPTH, HEADS, LATENT_PER_WIDTH, PatchFeatures
 from lab.workloads.networks import folded
 from lab.workloads.networks.blocks import conv2d, conv_norm
+from lab.workloads.networks.yamnet import embedding, yamnet
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Widths:
             otherwise, and where that layer would have more than :data:`MOST_GATE_WEIGHTS`.
         padded: whether ANML's convolutions keep the map's size.
         tokens, depth, heads: elements of a transformer's token, its blocks, and their heads.
+        patch: pixels along a side of its patches; 0 as :func:`lab.workloads.continual.vit.patch_side` has them.
     """
 
     channels: int
@@ -42,13 +44,12 @@ class Widths:
     tokens: int = 32
     depth: int = DEPTH
     heads: int = HEADS
+    patch: int = 0
 
 
 CI_WIDTHS = Widths(32, 12, 32)
 MOST_GATE_WEIGHTS = 1 << 27
 """The paper's largest, MiniImageNet's of 16,384×7,168, is below; environmental sounds would take five times as many."""
-PAPER_TOKENS, PAPER_DEPTH, PAPER_HEADS = 192, 12, 3
-"""ViT-Ti (Touvron et al. 2021, "Training data-efficient image transformers", table 1)."""
 
 
 def widths_of(size: Size, share: float, padded: bool = True) -> Widths:
@@ -105,10 +106,15 @@ class DenseGate(nn.Module):
 
 
 def extractor(
-    base: Base, trunk: Trunk, sample: tuple[int, int, int], widths: Widths = CI_WIDTHS, projected: int = 0
+    base: Base,
+    trunk: Trunk,
+    sample: tuple[int, int, int],
+    widths: Widths = CI_WIDTHS,
+    projected: int = 0,
+    features: nn.Module | None = None,
 ) -> nn.Module:
-    """An untrained extractor: (n, *sample) to a map (n, ``channels``, h', w'), or of a transformer to a vector, that is
-    nowhere below zero; or to (n, projected), which attentive units take.
+    """An untrained extractor: (n, *sample) to a map (n, ``channels``, h', w'), or of a transformer and of YAMNet to a
+    vector, that is nowhere below zero; or to (n, projected), which attentive units take.
 
     Args:
         base: OML, ANML, or the trunk of the latter without a gate.
@@ -116,8 +122,10 @@ def extractor(
         sample: (c, h, w).
         widths: sizes.
         projected: elements of a linear layer over the map; 0 for none.
+        features: trained ones in place of the trunk.
     """
-    found = _features_of(base, trunk, sample, widths)
+    own = _features_of(base, trunk, sample, widths) if features is None else features
+    found = _gated(own, trunk, sample, widths) if base == "anml" else own
     if not projected:
         return found
     with torch.no_grad():
@@ -131,17 +139,22 @@ def _features_of(base: Base, trunk: Trunk, sample: tuple[int, int, int], widths:
     inputs, channels = sample[0], widths.channels
     if trunk == "vit":
         latent = LATENT_PER_WIDTH * widths.tokens
-        features: nn.Module = PatchFeatures(sample, widths.tokens, latent, widths.depth, widths.heads)
+        features: nn.Module = PatchFeatures(sample, widths.tokens, latent, widths.depth, widths.heads, widths.patch)
+    elif trunk == "yamnet":
+        features = embedding(yamnet())
     elif trunk == "ds-cnn":
         features = _separable(inputs, channels)
     else:
         features = _strided(inputs, widths.strided) if base == "oml" else _pooled(inputs, channels, widths.padded)
-    if base != "anml":
-        return features
+    return features
+
+
+def _gated(features: nn.Module, trunk: Trunk, sample: tuple[int, int, int], widths: Widths) -> Gated:
+    inputs, channels = sample[0], widths.channels
     gate = _pooled(inputs, widths.gate, widths.padded) if trunk == "cnn" else _strided_gate(inputs, widths.gate)
     with torch.no_grad():
         seen, gated = (one.eval()(torch.zeros(1, *sample)) for one in (gate, features))
-    if trunk == "vit" or (widths.dense_gate and seen.numel() * gated.numel() <= MOST_GATE_WEIGHTS):
+    if trunk in ("vit", "yamnet") or (widths.dense_gate and seen.numel() * gated.numel() <= MOST_GATE_WEIGHTS):
         return Gated(features, DenseGate(gate, seen.numel(), tuple(gated.shape[1:])))
     gate.add_module("open", nn.Conv2d(widths.gate, channels, 1))
     gate.add_module("sigmoid", nn.Sigmoid())

@@ -9,14 +9,14 @@ from typing import Literal, TypeAlias, get_args
 from lab.errors import ConfigError
 from lab.workloads.continual.codes import MOST_DIMENSION, STORES, StoreKind
 from lab.workloads.continual.learner_plan import Rehearsal, Units
-from lab.workloads.continual.tasks import DATA, PAPER_DATA, SAMPLES, Data
+from lab.workloads.continual.tasks import DATA, PAPER_DATA, RECORDED, SAMPLES, Data
 from lab.workloads.options import Allowed, one_of, read_sized, within
 
 Method: TypeAlias = Literal[
     "lifelearner", "latent", "latent-oml", "raw", "anml", "oml", "anml+aim", "oml+aim", "pretrained", "oracle", "means"
 ]
 Base: TypeAlias = Literal["pretrained", "oml", "anml"]
-Trunk: TypeAlias = Literal["cnn", "ds-cnn", "vit"]
+Trunk: TypeAlias = Literal["cnn", "ds-cnn", "vit", "yamnet"]
 Size: TypeAlias = Literal["ci", "paper"]
 
 SEED = 1
@@ -30,15 +30,24 @@ PAPER_PROJECTED: Mapping[tuple[Data, Base], int] = {
     ("mini-imagenet", "anml"): 1024, ("mini-imagenet", "oml"): 1400,
     ("speech-commands", "anml"): 768, ("speech-commands", "oml"): 336,
     ("esc-50", "anml"): 768, ("esc-50", "oml"): 336,
+    ("urbansound8k", "anml"): 768, ("urbansound8k", "oml"): 336,
 }  # fmt: skip
 """The same at the paper's size. AIM's authors have those of the images; of speech commands they are what LifeLearner's
 table 1 of memory comes to, at 16 bytes for each weight of 64 units; of environmental sounds nobody tells them."""
+PAPER_TOKENS, PAPER_DEPTH, PAPER_HEADS = 192, 12, 3
+"""ViT-Ti (Touvron et al. 2021, "Training data-efficient image transformers", table 1)."""
 ORACLE_EPOCHS = 5
 RATES = (3e-4, 1e-3, 2e-3, 3e-3, 6e-3, 1e-2, 2e-2, 3e-2, 6e-2, 1e-1)
 """Of these, each method gets the one that is best on classes of the host: LifeLearner's authors try ten rates as well,
 but report the best on the classes that are asked."""
 LEFT_OUT = 2
 """Of the best attentive units so many do not answer while the host trains, drawn by chance (Lee et al. 2021)."""
+SHORTER_SIDE: Mapping[Data, int] = {
+    "cifar-100": 32, "mini-imagenet": 84, "speech-commands": 10, "esc-50": 64, "urbansound8k": 85,
+}  # fmt: skip
+"""Of a sample at the paper's size: no patch of a transformer is larger."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What a method is made of.
@@ -80,7 +89,7 @@ class Variant:
     Attributes:
         size: ``ci``, or ``paper``: the paper's data from a user's folder, at the paper's widths.
         method: which method, see :data:`RECIPES`.
-        network: the extractor's convolutions, or a vision transformer.
+        network: the extractor's convolutions, a vision transformer, or YAMNet with the user's weights.
         data: what is learnt.
         classes, shots, questions: classes, samples of each to learn from, and others of each to be asked.
         store, dimension: how LifeLearner keeps latents, and values in a group of its product quantisation.
@@ -92,6 +101,8 @@ class Variant:
         units, active: attentive units, and how many of them answer a latent.
         width: of the paper's channels and of its attentive units' elements, at its size; LifeLearner's for
             microcontrollers has 0.05 to 0.4.
+        depth, heads, embed, patch: of a transformer at the paper's size: blocks, heads of each, elements of a token,
+            and pixels along a patch's side; 0 for ViT-Ti's, and for patches that part each side in about six.
     """
 
     size: Size = "ci"
@@ -112,6 +123,10 @@ class Variant:
     units: int = 32
     active: int = 5
     width: float = 1.0
+    depth: int = 0
+    heads: int = 0
+    embed: int = 0
+    patch: int = 0
 
     @property
     def recipe(self) -> Recipe:
@@ -154,10 +169,11 @@ class Variant:
         return self.recipe.store or self.store
 
 
+TRANSFORMER = ("depth", "heads", "embed", "patch")
 ALLOWED: tuple[Allowed, ...] = (
     one_of("size", get_args(Size)),
     one_of("method", get_args(Method)),
-    one_of("network", get_args(Trunk)),
+    one_of("network", ("cnn", "ds-cnn", "vit"), "cnn, ds-cnn, vit; yamnet is for size=paper"),
     one_of("data", DATA),
     within("classes", 2, 100),
     within("shots", 1, 19),
@@ -173,18 +189,23 @@ ALLOWED: tuple[Allowed, ...] = (
     within("units", 3, 256),
     within("active", 1, 32),
     one_of("width", (1.0,), "1; other widths are for size=paper"),
+    *(one_of(name, (0,), "0; other sizes of a transformer are for size=paper") for name in TRANSFORMER),
 )
 PAPER = Variant(
     size="paper", data="cifar-100", classes=30, shots=30, questions=30, dimension=32, meta=20_000, units=64, active=10
 )
 """LifeLearner, section 5.1: 30 samples of each of 30 classes, after 20,000 steps of meta-training."""
 PAPER_ALLOWED: tuple[Allowed, ...] = (
-    *(one for one in ALLOWED if one.name not in ("network", "data", "shots", "questions", "width")),
-    one_of("network", ("cnn", "vit"), "cnn, vit; YAMNet's own size is not here, ds-cnn is for size=ci"),
+    *(one for one in ALLOWED if one.name not in ("network", "data", "shots", "questions", "width", *TRANSFORMER)),
+    one_of("network", ("cnn", "vit", "yamnet"), "cnn, vit, yamnet; ds-cnn is for size=ci"),
     one_of("data", PAPER_DATA),
     within("shots", 1, 100),
     within("questions", 1, 100),
     within("width", 0.02, 1),
+    within("depth", 0, 48),
+    within("heads", 0, 64),
+    within("embed", 0, 2048),
+    within("patch", 0, 84),
 )
 
 
@@ -192,9 +213,11 @@ def parse(workload: str, text: str) -> Variant:
     """A variant from ``method=anml,classes=20``; what is not named keeps its default.
 
     Raises:
-        ConfigError: an unknown name, a value that is not allowed, or questions that do not fill passes of ``shots``.
+        ConfigError: an unknown name, a value that is not allowed, questions that do not fill passes of ``shots``,
+            images for YAMNet, or sizes of a transformer that cannot be.
     """
     variant = read_sized(workload, {"ci": (Variant(), ALLOWED), "paper": (PAPER, PAPER_ALLOWED)}, text)
+    _check_network(workload, variant)
     if variant.active + LEFT_OUT > variant.units:
         raise ConfigError(
             f"{workload}: {variant.active} active units and {LEFT_OUT} that are left out by chance in training cannot "
@@ -208,3 +231,27 @@ def parse(workload: str, text: str) -> Variant:
             hint="make the questions a multiple of the shots",
         )
     return variant
+
+
+def _check_network(workload: str, variant: Variant) -> None:
+    if variant.network == "yamnet" and variant.data not in RECORDED:
+        raise ConfigError(
+            f"{workload}: network=yamnet takes recordings; data={variant.data} has none",
+            hint=f"data={', '.join(RECORDED)}",
+        )
+    asked = [name for name in TRANSFORMER if getattr(variant, name)]
+    if asked and variant.network != "vit":
+        raise ConfigError(
+            f"{workload}: {asked[0]}={getattr(variant, asked[0])} is a size of a transformer, not of {variant.network}",
+            hint="it is an option of network=vit",
+        )
+    heads = variant.heads or PAPER_HEADS
+    if variant.embed % heads or (variant.heads and not variant.embed):
+        raise ConfigError(
+            f"{workload}: {heads} heads cannot share tokens of embed={variant.embed} elements",
+            hint="embed= as well as heads=, a multiple of it",
+        )
+    if variant.patch > (most := SHORTER_SIDE.get(variant.data, variant.patch)):
+        raise ConfigError(
+            f"{workload}: a patch of {variant.patch} pixels is larger than data={variant.data}", hint=f"at most {most}"
+        )

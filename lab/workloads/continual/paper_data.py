@@ -1,8 +1,9 @@
-"""The data of the papers, from a user's folder, parted by classes. No torch in here.
+"""The images of the papers, from a user's folder, parted by classes. No torch in here.
 
 LifeLearner (Kwon et al. 2023, section 5.1) has 70 classes of CIFAR-100 on the host and 30 on the device, 64 and 20 of
-MiniImageNet, and 25 words and 10 of Speech Commands; so has MetaCLBench, and 30 and 20 of ESC-50. MiniImageNet's are
-those of its lists. Which of the others they are is not told: here the first ones are the host's.
+MiniImageNet, and 25 words and 10 of Speech Commands (:mod:`.paper_sounds`); so has MetaCLBench, and 30 and 20 of
+ESC-50, 5 and 5 of UrbanSound8K. MiniImageNet's are those of its lists. Which of the others they are is not told: here
+the first ones are the host's.
 """
 
 from __future__ import annotations
@@ -12,23 +13,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lab.workloads.data import cifar100, esc50, image_folder, mfcc, mini_imagenet, speech_commands
+from lab.workloads.data import cifar100, image_folder, mini_imagenet
 from lab.workloads.data.cifar10 import normalised
 from lab.workloads.data.labelled import Labelled
 
 FloatArray = npt.NDArray[np.float32]
 By = tuple[FloatArray, tuple[str, ...]]
 
-SOURCES = tuple(
-    Path(one)
-    for one in (__file__, cifar100.__file__, mini_imagenet.__file__, image_folder.__file__, speech_commands.__file__,
-                mfcc.__file__, esc50.__file__)
-)  # fmt: skip
+SOURCES = tuple(Path(one) for one in (__file__, cifar100.__file__, mini_imagenet.__file__, image_folder.__file__))
 KNOWN_IMAGES = 70
-KNOWN_WORDS, WORDS = 25, 35
-KNOWN_SOUNDS = 30
-MOST_RECORDINGS = 200
-"""Of a word: a tenth of what there is, eight times what a device learns from."""
 MOST_PHOTOGRAPHS = 200
 """Of a class of MiniImageNet: a third of what there is. All of them would be 4.3 GB as float32."""
 
@@ -44,7 +37,7 @@ def images() -> tuple[By, By, str]:
     counts = np.bincount(found.labels, minlength=cifar100.CLASSES)
     if not counts.min():
         raise cifar100.CIFAR100.refused(f"{found.name} has no training image of '{found.classes[counts.argmin()]}'")
-    scaled = normalised(found.samples)[_by_class(found)]
+    scaled = normalised(found.samples)[by_class(found)]
     known, unseen = scaled[:KNOWN_IMAGES], scaled[KNOWN_IMAGES:]
     return (known, found.classes[:KNOWN_IMAGES]), (unseen, found.classes[KNOWN_IMAGES:]), found.name
 
@@ -57,7 +50,7 @@ def photographs() -> tuple[By, By, str]:
         ConfigError: as :func:`lab.workloads.data.mini_imagenet.load`.
     """
     found = [mini_imagenet.load(part, MOST_PHOTOGRAPHS) for part in ("train", "test")]
-    known, unseen = ((mini_imagenet.normalised(one.samples[_by_class(one)]), one.classes) for one in found)
+    known, unseen = ((mini_imagenet.normalised(one.samples[by_class(one)]), one.classes) for one in found)
     return known, unseen, mini_imagenet.MINI_IMAGENET.name
 
 
@@ -70,60 +63,7 @@ def photographs_digest() -> str:
     return mini_imagenet.digest(("train", "test"), MOST_PHOTOGRAPHS)
 
 
-def sounds() -> tuple[By, By, str]:
-    """Powers of ESC-50's recordings in mel bands, less the mean of each band in a recording: as :func:`images`, each
-    (classes, samples, 157, 64).
-
-    Raises:
-        ConfigError: as :func:`lab.workloads.data.esc50.load`.
-    """
-    found = esc50.load()
-    features = esc50.log_mel(found.samples)
-    features = (features - features.mean(1, keepdims=True))[_by_class(found)]
-    features = features / features[:KNOWN_SOUNDS].std()
-    names = found.classes
-    known, unseen = (features[:KNOWN_SOUNDS], names[:KNOWN_SOUNDS]), (features[KNOWN_SOUNDS:], names[KNOWN_SOUNDS:])
-    return known, unseen, found.name
-
-
-def _by_class(found: Labelled[np.uint8] | Labelled[np.int16]) -> npt.NDArray[np.int64]:
+def by_class(found: Labelled[np.uint8] | Labelled[np.int16]) -> npt.NDArray[np.int64]:
     """Places of the samples of each class, as many as the smallest has: (classes, samples)."""
     each = int(np.bincount(found.labels, minlength=len(found.classes)).min())
     return np.stack([np.flatnonzero(found.labels == label)[:each] for label in range(len(found.classes))])
-
-
-def words() -> tuple[By, By, str]:
-    """MFCCs of Speech Commands' words, less the mean of each recording: as :func:`images`, each (classes, samples, 49,
-    10).
-
-    Raises:
-        ConfigError: as :func:`lab.workloads.data.speech_commands.load`, or fewer than four words.
-    """
-    found = read_words()
-    each = int(np.bincount(found.labels).min())
-    features = np.stack([_features(found.samples[found.labels == label][:each]) for label in range(len(found.classes))])
-    # By the deviation of what the host knows: the device's words are not there yet.
-    border = len(found.classes) * KNOWN_WORDS // WORDS
-    features = features / features[:border].std()
-    names = found.classes
-    return (features[:border], names[:border]), (features[border:], names[border:]), found.name
-
-
-def read_words() -> Labelled[np.int16]:
-    """The recordings, before anything is made of them.
-
-    Raises:
-        ConfigError: as :func:`words`.
-    """
-    names = speech_commands.words()
-    if len(names) * KNOWN_WORDS // WORDS < 2 or len(names) < 4:
-        raise speech_commands.SPEECH_COMMANDS.refused(
-            f"there are {len(names)} words ({', '.join(names)}); 4 are the least that host and device can share"
-        )
-    return speech_commands.load("training", most_each=MOST_RECORDINGS)
-
-
-def _features(recordings: npt.NDArray[np.int16]) -> FloatArray:
-    halved = [mfcc.one_second(speech_commands.at_8_khz(one)) for one in recordings]
-    features = mfcc.mfcc(np.stack(halved))
-    return np.asarray(features - features.mean(1, keepdims=True), np.float32)

@@ -12,14 +12,26 @@ import numpy as np
 import numpy.typing as npt
 
 from lab.errors import ConfigError
-from lab.workloads.continual import paper_data
-from lab.workloads.data import cifar100, digits, esc50, mfcc, omniglot, spoken_digits
+from lab.workloads.continual import paper_data, paper_sounds
+from lab.workloads.data import (
+    cifar100,
+    digits,
+    esc50,
+    log_mel,
+    mfcc,
+    omniglot,
+    sound_files,
+    speech_commands,
+    spoken_digits,
+    urbansound8k,
+    yamnet_patches,
+)
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Array = TypeVar("Array", npt.NDArray[np.int8], npt.NDArray[np.float32])
 OwnData: TypeAlias = Literal["characters", "digits", "speech"]
-PaperData: TypeAlias = Literal["cifar-100", "mini-imagenet", "speech-commands", "esc-50"]
+PaperData: TypeAlias = Literal["cifar-100", "mini-imagenet", "speech-commands", "esc-50", "urbansound8k"]
 Data: TypeAlias = OwnData | PaperData
 
 DATA: tuple[OwnData, ...] = get_args(OwnData)
@@ -30,8 +42,14 @@ SAMPLES = 20
 """Of each class, at most."""
 SPEECH = "Free Spoken Digit Dataset"
 UNSEEN_SPEAKERS = ("theo", "yweweler")
-SOURCES = (Path(__file__), Path(omniglot.__file__), Path(digits.__file__), Path(mfcc.__file__),
-           Path(spoken_digits.__file__), *paper_data.SOURCES)  # fmt: skip
+RECORDED: tuple[PaperData, ...] = ("speech-commands", "esc-50", "urbansound8k")
+"""Of the papers' data, recordings."""
+SOURCES = (
+    Path(__file__), *paper_data.SOURCES, Path(paper_sounds.__file__), Path(digits.__file__), Path(esc50.__file__),
+    Path(log_mel.__file__), Path(mfcc.__file__), Path(omniglot.__file__), Path(sound_files.__file__),
+    Path(speech_commands.__file__), Path(spoken_digits.__file__), Path(urbansound8k.__file__),
+    Path(yamnet_patches.__file__),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,13 +125,17 @@ class Draw:
         return values[self.classes[:, None], self.questions]
 
 
-def load(data: Data) -> Tasks:
+def load(data: Data, patches: bool = False) -> Tasks:
     """The classes of a data set, by ``LAB_DATA``.
+
+    Args:
+        data: which.
+        patches: whether they are shown as YAMNet's patches; of recordings only.
 
     Raises:
         ConfigError: data that is not there, or cannot be used.
     """
-    return _LOADERS[data]()
+    return _papers(partial(_SOUNDS[data], patches)) if data in _SOUNDS else _LOADERS[data]()
 
 
 def digest(data: Data) -> str:
@@ -203,14 +225,15 @@ def _spoken_folder() -> Path:
     return folder
 
 
+_SOUNDS: Mapping[Data, Callable[[bool], paper_sounds.Parted]] = {
+    "speech-commands": paper_sounds.words, "esc-50": paper_sounds.sounds, "urbansound8k": paper_sounds.noises,
+}  # fmt: skip
 _LOADERS: Mapping[Data, Callable[[], Tasks]] = {
     "characters": _characters,
     "digits": _digits,
     "speech": _speech,
     "cifar-100": partial(_papers, paper_data.images),
     "mini-imagenet": partial(_papers, paper_data.photographs),
-    "speech-commands": partial(_papers, paper_data.words),
-    "esc-50": partial(_papers, paper_data.sounds),
 }
 _DIGESTS: Mapping[Data, Callable[[], str]] = {
     "characters": omniglot.digest,
@@ -218,6 +241,7 @@ _DIGESTS: Mapping[Data, Callable[[], str]] = {
     "speech": lambda: spoken_digits.verify(_spoken_folder()),
     "cifar-100": lambda: cifar100.cifar100("train").digest,
     "mini-imagenet": paper_data.photographs_digest,
-    "speech-commands": lambda: paper_data.read_words().digest,
+    "speech-commands": lambda: paper_sounds.read_words().digest,
     "esc-50": esc50.digest,
+    "urbansound8k": paper_sounds.noises_digest,
 }

@@ -26,16 +26,23 @@ class PatchFeatures(nn.Module):
         width: elements of a token.
         latent: elements of the output, (n, latent), which is nowhere below zero.
         depth, heads: blocks, and attention heads of each.
+        patch: pixels along a side of a patch, what is left over at the end is not seen; 0 as :func:`patch_side` has it.
     """
 
     def __init__(
-        self, sample: tuple[int, int, int], width: int, latent: int, depth: int = DEPTH, heads: int = HEADS
+        self,
+        sample: tuple[int, int, int],
+        width: int,
+        latent: int,
+        depth: int = DEPTH,
+        heads: int = HEADS,
+        patch: int = 0,
     ) -> None:
         super().__init__()
         channels, height, length = sample
-        patch = (patch_side(height), patch_side(length))
-        tokens = (height // patch[0]) * (length // patch[1])
-        self.patches = nn.Conv2d(channels, width, patch, stride=patch)
+        sides = (patch or patch_side(height), patch or patch_side(length))
+        tokens = (height // sides[0]) * (length // sides[1])
+        self.patches = nn.Conv2d(channels, width, sides, stride=sides)
         self.positions = nn.Parameter(0.02 * torch.randn(1, tokens, width))
         self.blocks = nn.Sequential(*(PreNormBlock(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
