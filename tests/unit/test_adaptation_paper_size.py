@@ -17,7 +17,7 @@ from lab.errors import ConfigError
 from lab.workloads import get
 from lab.workloads.adaptation import methods, networks, paper_size, reference, source
 from lab.workloads.adaptation.lean_tta import WORKLOAD
-from lab.workloads.adaptation.options import CLASSES, Options, parse
+from lab.workloads.adaptation.options import CLASSES, PAPER_SHIFTS, Options, parse
 from lab.workloads.data import cifar10
 from lab.workloads.data.corruptions import Segment
 from lab.workloads.networks import ResNet, folded
@@ -52,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(paper_size, "untrained", tiny)
     monkeypatch.setattr(methods, "FALSE_ALARM_SAMPLES", 50)
     write_cifar10(tmp_path, EACH)
-    write_cifar10_c(tmp_path, EACH, paper_size.SHIFTS)
+    write_cifar10_c(tmp_path, EACH, PAPER_SHIFTS.split("+"))
     (tmp_path / "networks").mkdir()
     torch.save(settled().state_dict(), tmp_path / "networks" / "resnet18.pt")
     return tmp_path

@@ -22,7 +22,9 @@ from lab.paths import cache_dir, project_root
 from lab.workloads import get
 from lab.workloads.adaptation import networks, reference, source
 from lab.workloads.adaptation.options import Detector, Options, parse
-from lab.workloads.base import Prepared, Score
+from lab.workloads.base import FloatArray, Prepared, Score
+from lab.workloads.data import corruptions
+from lab.workloads.data.corruptions import CORRUPTIONS
 
 VARIANT = "length=80"
 """A short stream; the test on emulated boards has the same, and so the same preparation."""
@@ -65,6 +67,9 @@ def test_options_are_read_and_what_is_wrong_is_named() -> None:
         ("network=resnet18", "network=resnet18 is not allowed"),
         ("size=paper,method=sgd", "method=sgd is not allowed"),
         ("size=paper,network=small", "network=small is not allowed"),
+        ("shifts=fog+snow", r"shifts=fog\+snow is not allowed"),
+        ("shifts=", "shifts= is not allowed"),
+        ("size=paper,shifts=impulse", "shifts=impulse is not allowed"),
     ):
         with pytest.raises(ConfigError, match=words):
             parse("od-tta", variant, DEFAULTS)
@@ -84,6 +89,23 @@ def test_a_stream_shifts_and_returns_and_one_class_may_be_all_it_holds() -> None
     alone = source.stream(replace(DEFAULTS, only=7))
     assert set(alone.labels.tolist()) == {7}
     assert len(alone) == len(met)
+
+
+def test_a_stream_goes_through_the_corruptions_that_are_asked_for_and_the_hosts_network_has_learnt_none() -> None:
+    asked = parse("cema", "shifts=motion+gauss,severity=3", DEFAULTS)
+    met = source.stream(asked)
+    assert met.names == ("clean", "motion 3", "gauss 3", "clean")
+    drawn: list[str] = []
+
+    def corrupt(images: FloatArray, kind: str, *_: object) -> FloatArray:
+        drawn.append(kind)
+        return images
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corruptions, "corrupt", corrupt)
+        clean, labels = source.varied_images(asked.corruptions())
+    assert set(drawn) == set(CORRUPTIONS) - {"motion", "gauss"}
+    assert len(clean) == len(labels) == 2 * len(source.training_images()[0])
 
 
 def test_a_mixed_stream_has_every_corruption_at_every_severity_equally_often() -> None:

@@ -35,7 +35,6 @@ BATCH = 4
 VARIANT = "foundation=small,length=32"
 """As in the test on an emulated board, and so the same preparation; the networks are those of other tests."""
 DEFAULTS = Options(method="cema", stream="shifts", length=64)
-FOLLOWED = cloud.SHORT_DOMAINS.followed
 
 
 def source(widths: Sequence[int] = (4, 4, 6, 6), seed: int = 3) -> nn.Sequential:
@@ -163,7 +162,7 @@ def test_scale_and_shift_stand_for_batch_norm_and_are_what_is_received() -> None
 def test_batch_renormalisation_is_pytorchs_batch_norm_forward_and_backward() -> None:
     norm, x = source()[1], torch.randn(5, 4, 6, 6, generator=torch.Generator().manual_seed(1)) + 0.3
     assert isinstance(norm, nn.BatchNorm2d)
-    own = nn.Sequential(cloud.Renormalised(norm, FOLLOWED))
+    own = nn.Sequential(cloud.Renormalised(norm))
     layer = own[0]
     assert isinstance(layer, Renormalised)
     mean, variance = (one.clone() for one in networks.statistics(norm))
@@ -182,7 +181,7 @@ def test_batch_renormalisation_is_pytorchs_batch_norm_forward_and_backward() -> 
     assert first.grad is not None
     assert second.grad is not None
     torch.testing.assert_close(first.grad, second.grad, atol=1e-5, rtol=1e-4)
-    following = nn.BatchNorm2d(4, momentum=FOLLOWED)
+    following = nn.BatchNorm2d(4, momentum=cloud.FOLLOWED)
     following.load_state_dict({**norm.state_dict(), "running_mean": mean, "running_var": variance})
     following.train()(x)
     for one, other in zip(networks.statistics(layer), networks.statistics(following), strict=True):
@@ -230,8 +229,8 @@ def test_without_a_rate_statistics_alone_follow_the_uploads(monkeypatch: pytest.
         norm = network[1]
         assert isinstance(norm, nn.BatchNorm2d)
         mean, variance = networks.statistics(norm)
-        moved = torch.lerp(mean, seen.mean((0, 2, 3)), FOLLOWED)
-        spread = torch.lerp(variance, seen.transpose(0, 1).flatten(1).var(1), FOLLOWED)
+        moved = torch.lerp(mean, seen.mean((0, 2, 3)), cloud.FOLLOWED)
+        spread = torch.lerp(variance, seen.transpose(0, 1).flatten(1).var(1), cloud.FOLLOWED)
         expected = functional.batch_norm(seen, moved, spread, norm.weight, norm.bias, eps=norm.eps)
         found = seen * torch.from_numpy(values["layers.1.weight"])[:, None, None]
         found += torch.from_numpy(values["layers.1.bias"])[:, None, None]
@@ -258,7 +257,7 @@ def test_too_few_uploads_wait_and_enough_of_them_are_replayed_when_none_come() -
     assert host.take([]) is None
     assert host.take(some[2:]) is not None, "two rounds make a batch"
     assert host.take([]) is None, "there is too little to be replayed"
-    taken(host, cloud.SHORT_DOMAINS.enough - 1)
+    taken(host, cloud.REPLAYED_ALONE - 1)
     replayed, again = host.take([]), host.take([])
     assert replayed is not None
     assert again is not None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,29 +28,12 @@ FOUNDATION_RATE, EDGE_RATE, MOMENTUM = 2.5e-4, 2.5e-3, 0.9
 ENTROPY_WEIGHT, DISTILLATION_WEIGHT, LABEL_WEIGHT = 3.0, 3.0, 1.0
 """α, β and γ."""
 REPLAYED, REPLAYED_ALONE = 3, 4
-"""Batches replayed beside a batch of uploads, and without one."""
+"""Batches replayed beside a batch of uploads, and without one; there is replay once the larger of them is there."""
+FOLLOWED = 0.1
+"""Weight of a batch in the running statistics."""
+KEPT = 10_000
+"""Uploads that replay draws from, the last so many."""
 SEED = 1
-
-
-@dataclass(frozen=True)
-class Domains:
-    """What goes by how long domains are.
-
-    Attributes:
-        followed: weight of a batch in the running statistics.
-        kept: uploads kept, in batches.
-        enough: batches of uploads from which on there is replay.
-    """
-
-    followed: float
-    kept: int
-    enough: int
-
-
-SHORT_DOMAINS = Domains(0.3, 8, 8)
-"""Of 128 samples: more uploads would be of other domains."""
-LONG_DOMAINS = Domains(0.1, 312, REPLAYED_ALONE)
-"""The paper's, of 50,000 samples: 10,000 uploads."""
 
 
 # ---- the device's network -------------------------------------------------------------------------------------------
@@ -128,13 +110,11 @@ class Renormalised(nn.BatchNorm2d):
 
     Args:
         norm: whose channels, values and statistics it takes.
-        followed: weight of a batch in the running statistics.
     """
 
-    def __init__(self, norm: nn.BatchNorm2d, followed: float) -> None:
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__(norm.num_features, norm.eps)
         self.load_state_dict(norm.state_dict())
-        self.followed = followed
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise (n, C, H, W)."""
@@ -145,8 +125,8 @@ class Renormalised(nn.BatchNorm2d):
         y = (x - _by_channel(mean)) / _by_channel(own) * renormalised[0] + renormalised[1]
         if self.training:
             # Not in place: what is renormalised by is needed for the gradient.
-            self.running_mean = torch.lerp(running_mean, mean.detach(), self.followed)
-            self.running_var = torch.lerp(running_variance, variance.detach(), self.followed)
+            self.running_mean = torch.lerp(running_mean, mean.detach(), FOLLOWED)
+            self.running_var = torch.lerp(running_variance, variance.detach(), FOLLOWED)
         return y * _by_channel(self.weight) + _by_channel(self.bias)
 
 
@@ -192,16 +172,12 @@ class Cloud:
         network: of the device, as it was trained.
         foundation: larger, trained on the same.
         batch: uploaded samples of a step.
-        domains: what goes by how long they are.
     """
 
-    def __init__(
-        self, network: nn.Sequential, foundation: nn.Sequential, batch: int, domains: Domains = SHORT_DOMAINS
-    ) -> None:
+    def __init__(self, network: nn.Sequential, foundation: nn.Sequential, batch: int) -> None:
         self._edge, self._foundation = (
-            with_norms(one, lambda norm, _: Renormalised(norm, domains.followed)) for one in (network, foundation)
+            with_norms(one, lambda norm, _: Renormalised(norm)) for one in (network, foundation)
         )
-        self._domains = domains
         self._optimizers = [
             torch.optim.SGD(_affine(one), rate, MOMENTUM)
             for one, rate in ((self._edge, EDGE_RATE), (self._foundation, FOUNDATION_RATE))
@@ -218,7 +194,7 @@ class Cloud:
             Scale and shift for the device, by the names in :class:`ReceivingNetwork`; None where nothing was learnt.
         """
         self._waiting += uploaded
-        self._kept = [*self._kept, *uploaded][-self._domains.kept * self._batch :]
+        self._kept = [*self._kept, *uploaded][-KEPT:]
         learnt = False
         with seeded(SEED):
             while len(self._waiting) >= self._batch:
@@ -252,7 +228,7 @@ class Cloud:
 
     def _replayed(self, batches: int) -> list[torch.Tensor]:
         """Earlier uploads, drawn anew; none until there are enough of them."""
-        if len(self._kept) < self._domains.enough * self._batch:
+        if len(self._kept) < REPLAYED_ALONE * self._batch:
             return []
         chosen = self._drawn.choice(len(self._kept), batches * self._batch, replace=False)
         return [_stacked([self._kept[place] for place in chosen])]

@@ -10,8 +10,7 @@ import numpy as np
 
 from lab.compiler.model import CompiledModel, TensorSpec
 from lab.errors import WorkloadError
-from lab.workloads.adaptation.options import CLASSES
-from lab.workloads.adaptation.source import SHIFTS
+from lab.workloads.adaptation.options import CLASSES, MOST_SHIFTS
 from lab.workloads.base import FloatArray, Int8Array, Score
 
 MIN_AGREEMENT = 0.98
@@ -111,7 +110,7 @@ class Expectation:
 
     def _by_segment(self, right: FloatArray, expected: FloatArray) -> list[Score]:
         """Accuracy of each segment, where there are few of them."""
-        if len(self.names) > len(SHIFTS) + 2:
+        if len(self.names) > MOST_SHIFTS + 2:
             return []
         places = [self.segments == number for number in range(len(self.names))]
         return [

@@ -18,7 +18,7 @@ from lab.compiler.model import CompiledModel
 from lab.compiler.operations.optimizer import Adam, SgdMomentum
 from lab.workloads import cache as cached
 from lab.workloads.adaptation import meta_networks, networks, reference
-from lab.workloads.adaptation.cloud import LONG_DOMAINS, SHORT_DOMAINS, Cloud, ReceivingNetwork, adapted_by
+from lab.workloads.adaptation.cloud import Cloud, ReceivingNetwork, adapted_by
 from lab.workloads.adaptation.entropy_filter import THRESHOLDS
 from lab.workloads.adaptation.options import COMPARED, DETECTOR, Options, learning_rate
 from lab.workloads.adaptation.source import (
@@ -231,8 +231,7 @@ def all_parameters(network: nn.Sequential, some: torch.Tensor) -> Figure:
 
 def cloud_of(options: Options, cache: Path) -> Cloud:
     """The host that adapts, as it begins."""
-    networks_ = source_network(options.network, cache), foundation_network(options.foundation, cache)
-    return Cloud(*networks_, options.batch, LONG_DOMAINS if options.size == "paper" else SHORT_DOMAINS)
+    return Cloud(source_network(options.network, cache), foundation_network(options, cache), options.batch)
 
 
 def _by_host(options: Options, network: nn.Sequential, samples: torch.Tensor, cache: Path) -> Made:

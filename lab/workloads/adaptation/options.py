@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 from lab.errors import ConfigError
+from lab.workloads.data import cifar10
+from lab.workloads.data.corruptions import CORRUPTIONS
 from lab.workloads.options import Allowed, one_of, read_sized, within
 
 Method: TypeAlias = Literal["none", "bn", "alpha", "lean", "tent", "od", "eco", "meta", "cema"]
@@ -28,6 +31,9 @@ FOUNDATIONS = ("resnet101", *WIDTHS)
 NORMS = 20
 """Batch norms of a ResNet-18."""
 MOST_STATES = 4
+MOST_SHIFTS = 8
+PAPER_SHIFTS = "impulse_noise+brightness+fog"
+"""CIFAR-10-C's names of the kinds that the digits' stream goes through."""
 CLASSES = 10
 
 
@@ -54,6 +60,7 @@ class Options:
             EcoTTA, of which ``meta`` is the network that it starts from, unadapted; ``cema``: CEMA, by the host.
         stream: ``shifts``: clean, three corruptions one after another, clean; ``mixed``: ten corruptions at five
             severities and in any order; ``clean``: no shift.
+        shifts: the corruptions of the stream ``shifts``, in their order and joined by ``+``.
         length: samples of each corruption of ``shifts``, or of ``mixed`` and ``clean`` altogether.
         severity: of the corruptions of ``shifts``, 1 to 5.
         batch: samples that :data:`BATCHED` methods take at once; of ``cema`` those of a round and of a step.
@@ -87,7 +94,12 @@ class Options:
     network: str = "small"
     only: int = -1
     epochs: int = 10
+    shifts: str = "impulse+brightness+fog"
     size: str = "ci"
+
+    def corruptions(self) -> tuple[str, ...]:
+        """Those of the stream ``shifts``."""
+        return tuple(self.shifts.split("+"))
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,16 @@ def learning_rate(options: Options) -> float:
     return ECO_RATE if options.method == "eco" else TENT_RATE
 
 
+def _some_of(kinds: Sequence[str]) -> Allowed:
+    """Corruptions that a stream goes through."""
+
+    def holds(value: object) -> bool:
+        named = str(value).split("+")
+        return len(named) <= MOST_SHIFTS and all(one in kinds for one in named)
+
+    return Allowed("shifts", holds, f"1 to {MOST_SHIFTS} of {', '.join(kinds)}, joined by +")
+
+
 _ALLOWED: tuple[Allowed, ...] = (
     one_of("precision", PRECISIONS),
     one_of("stream", get_args(StreamKind)),
@@ -135,8 +157,8 @@ _ALLOWED: tuple[Allowed, ...] = (
 
 
 CI_ALLOWED: tuple[Allowed, ...] = (
-    one_of("precision", PRECISIONS),
     *_ALLOWED,
+    _some_of(CORRUPTIONS),
     one_of("method", get_args(Method)),
     one_of("network", tuple(NETWORKS)),
     one_of("foundation", tuple(NETWORKS)),
@@ -146,6 +168,7 @@ CI_ALLOWED: tuple[Allowed, ...] = (
 )
 PAPER_ALLOWED: tuple[Allowed, ...] = (
     *_ALLOWED,
+    _some_of(cifar10.CORRUPTIONS),
     one_of("method", get_args(Method)),
     one_of("network", (*WIDTHS, *WIDE)),
     one_of("foundation", FOUNDATIONS),
@@ -158,7 +181,9 @@ PAPER_ALLOWED: tuple[Allowed, ...] = (
 def _paper(defaults: Options) -> Options:
     """The defaults of the papers' size: the network and the batch of the method's own paper."""
     norms = NORMS * defaults.layers // Options.layers
-    found = replace(defaults, size="paper", network="resnet18", foundation=FOUNDATIONS[0], layers=norms)
+    found = replace(
+        defaults, size="paper", network="resnet18", foundation=FOUNDATIONS[0], layers=norms, shifts=PAPER_SHIFTS
+    )
     if defaults.method == "eco":
         return replace(found, network="wrn-40-2", batch=64)
     return replace(found, batch=32) if defaults.method == "cema" else found

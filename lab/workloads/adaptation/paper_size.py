@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
-SHIFTS = ("impulse_noise", "brightness", "fog")
-"""What the stream ``shifts`` goes through, the kinds of the digits' stream."""
 STATE_IMAGES = 256
 SEED = 1
 

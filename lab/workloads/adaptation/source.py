@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +38,6 @@ STATES: Mapping[str, tuple[str, int]] = {
 }
 """Source states that on-demand adaptation chooses from, and the generic shift of the training images each is for."""
 STATE_IMAGES = 256
-SHIFTS = ("impulse", "brightness", "fog")
 VARIED_SEVERITIES = (3, 5)
 """Of the corruptions that a network of the host's has learnt as well."""
 _HERE = Path(__file__).parent
@@ -54,14 +53,12 @@ SOURCES = (
 
 def segments(options: Options) -> tuple[Segment, ...]:
     """What a stream goes through."""
-    shifts, kinds = SHIFTS, CORRUPTIONS
-    if options.size == "paper":
-        shifts, kinds = paper_size.SHIFTS, cifar10.CORRUPTIONS
+    kinds = cifar10.CORRUPTIONS if options.size == "paper" else CORRUPTIONS
     clean = Segment(CLEAN, 1, max(1, options.length // 2))
     if options.stream == "clean":
         return (Segment(CLEAN, 1, options.length),)
     if options.stream == "shifts":
-        return (clean, *(Segment(one, options.severity, options.length) for one in shifts), clean)
+        return (clean, *(Segment(one, options.severity, options.length) for one in options.corruptions()), clean)
     each = [Segment(kind, severity, 1) for kind in kinds for severity in SEVERITIES]
     order = np.random.default_rng(SEED)
     rounds = [[each[place] for place in order.permutation(len(each))] for _ in range(-(-options.length // len(each)))]
@@ -149,23 +146,28 @@ def source_network(network: str, cache: Path) -> nn.Sequential:
     return _trained("adaptation-source", network, cache, training_images)
 
 
-def foundation_network(network: str, cache: Path) -> nn.Sequential:
-    """A network of the host's, in evaluation mode; it has learnt :func:`varied_images`, and is cached. Or one of the
+def foundation_network(options: Options, cache: Path) -> nn.Sequential:
+    """The network of the host, in evaluation mode; it has learnt :func:`varied_images`, and is cached. Or one of the
     user's."""
+    network, met = options.foundation, options.corruptions()
     if network not in NETWORKS:
         return paper_size.source_network(network)[0]
-    return _trained("adaptation-foundation", network, cache, varied_images)
+    return _trained("adaptation-foundation", network, cache, lambda: varied_images(met), "+".join(sorted(met)))
 
 
 def _trained(
-    kind: str, network: str, cache: Path, material: Callable[[], tuple[torch.Tensor, torch.Tensor]]
+    kind: str,
+    network: str,
+    cache: Path,
+    material: Callable[[], tuple[torch.Tensor, torch.Tensor]],
+    unseen: str = "",
 ) -> nn.Sequential:
     import torch
 
     from lab.workloads.fitting import fit, seeded
 
     parts = {"network": network, "plan": json.dumps(asdict(PLAN)), "data": digits.digest(digits.find()),
-             "torch": version("torch"), "numpy": version("numpy")}  # fmt: skip
+             "unseen": unseen, "torch": version("torch"), "numpy": version("numpy")}  # fmt: skip
 
     def produce() -> cached.Entry:
         images, labels = material()
@@ -184,13 +186,17 @@ def _trained(
     return made.eval()
 
 
-def varied_images() -> tuple[torch.Tensor, torch.Tensor]:
-    """:func:`training_images`, and each once more under a corruption that no stream ``shifts`` goes through."""
+def varied_images(met: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`training_images`, and each once more under a corruption that the stream goes not through.
+
+    Args:
+        met: corruptions of the stream ``shifts``.
+    """
     import torch
 
     images, labels = training_images()
     generator = np.random.default_rng(SEED)
-    kinds = [(kind, severity) for kind in CORRUPTIONS if kind not in SHIFTS for severity in VARIED_SEVERITIES]
+    kinds = [(kind, severity) for kind in CORRUPTIONS if kind not in met for severity in VARIED_SEVERITIES]
     chosen = generator.integers(len(kinds), size=len(images))
     varied = np.empty_like(images[:, 0].numpy())
     for number, (kind, severity) in enumerate(kinds):
