@@ -23,12 +23,13 @@ from lab.workloads.cache import AnyArray
 from lab.workloads.classification import model_from_json
 from lab.workloads.many_models import storing, tasks
 from lab.workloads.many_models.coding import Codebook, book_of, learn
-from lab.workloads.many_models.networks import FIRST_LAYER, LAST_LAYER, ManyHeads, network_of
+from lab.workloads.many_models.networks import LAST_LAYER, ManyHeads, network_of
 from lab.workloads.many_models.options import TUNING, Variant, parse
 from lab.workloads.many_models.produce import produce
 from lab.workloads.many_models.yono import Expectation, _prepared, load_times, metered_job
 from lab.workloads.networks.evaluation import folded, logits
 
+FIRST_LAYER = "stem.conv"
 ONCE = replace(TUNING, epochs=1)
 SMALL = "epochs=1,tuning=1,drop=1,evaluated=4"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.data_folders import write_cifar10, write_mnist, write_pamap2, write_speech_commands
 from helpers.toolchain import needs_host_compiler
 from torch import nn
@@ -18,9 +19,10 @@ from lab.errors import ConfigError, DoesNotFit
 from lab.workloads import get
 from lab.workloads.data import cifar10, inertial
 from lab.workloads.many_models import own_tasks, tasks
-from lab.workloads.many_models.networks import FIRST_LAYER, LAST_LAYER, PUBLISHED, network_of
+from lab.workloads.many_models.networks import PUBLISHED, network_of
 from lab.workloads.many_models.options import PAPER, parse
-from lab.workloads.networks.evaluation import folded
+from lab.workloads.many_models.storing import ends_of
+from lab.workloads.networks.evaluation import exported, folded
 
 SMALL = "size=paper,samples=10,epochs=1,tuning=1,drop=1,evaluated=4,words=16"
 ACTIVITIES = ((1, 700), (2, 700), (4, 700), (24, 700))
@@ -101,7 +103,7 @@ def test_published_networks_have_the_layers_of_their_papers() -> None:
     assert shapes == [(6, 1, 5, 5), (16, 6, 5, 5), (120, 16, 5, 5), (84, 120), (10, 84)]
     for network in found.values():
         names = [name for name, one in network.named_modules() if isinstance(one, nn.Conv2d | nn.Linear)]
-        assert (names[0], names[-1]) == (FIRST_LAYER, LAST_LAYER)
+        assert ends_of(network) == (names[0], names[-1]) == ("stem.conv", "classifier")
 
 
 @needs_host_compiler
@@ -127,6 +129,52 @@ def test_published_networks_switch_and_answer_as_the_reference(root: Path, tmp_p
     assert coded == 120 * 400 + 84 * 120 + 4 * 64 * 64 + (77_706 - (27 + 1) * 16 - 650 - (2 * 16 + 3 * 32 + 3 * 64))
     with pytest.raises(DoesNotFit, match="share no trunk"):
         get("yono").prepare(tmp_path / "cache", f"{variant},store=heads")
+
+
+def small_networks() -> dict[str, nn.Module]:
+    """A user's own: of images with a depthwise kernel, which is no code's, of movements in one row."""
+    torch.manual_seed(4)
+    images = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 4, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 4, groups=8), nn.Conv2d(8, 8, 1),
+        nn.Flatten(), nn.Linear(200, 10),
+    )  # fmt: skip
+    words = nn.Sequential(nn.Conv2d(1, 4, 3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(96, 8), nn.Linear(8, 10))
+    movements = nn.Sequential(
+        nn.Conv2d(6, 8, (1, 5), (1, 4)), nn.ReLU(), nn.Conv2d(8, 8, (1, 3)), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, len(inertial.pamap2(samples=64, step=64).classes)),
+    )  # fmt: skip
+    return {"images": images, "words": words, "movements": movements}
+
+
+@needs_host_compiler
+def test_a_users_own_networks_are_coded_and_answer_as_the_reference(root: Path, tmp_path: Path) -> None:
+    folder, variant = root / "networks", f"{SMALL},networks=own,evaluated=2"
+    with pytest.raises(ConfigError, match=r"a network of your own is needed|networks/yono-images\.pt2 cannot be read"):
+        get("yono").prepare(tmp_path / "cache", variant)
+    folder.mkdir()
+    shapes = {"images": (3, 32, 32), "words": (1, 49, 10), "movements": (6, 1, 64)}
+    for name, one in small_networks().items():
+        (folder / f"yono-{name}.pt2").write_bytes(exported(one, torch.randn(1, *shapes[name])))
+    tasks_of = named(own_tasks.all_tasks(parse(variant)))
+    assert {name: one.asked.samples.shape[1:] for name, one in tasks_of.items()} == shapes
+    for name, one in small_networks().items():
+        x = torch.from_numpy(tasks_of[name].asked.samples[:3])
+        torch.testing.assert_close(network_of(tasks_of[name])(x), one.eval()(x), atol=1e-4, rtol=1e-4)
+    prepared = get("yono").prepare(tmp_path / "cache", variant)
+    host = HostModel(prepared.model, tmp_path)
+    samples = np.frombuffer(prepared.job.blob, np.int8).reshape(prepared.job.count, -1)
+    outputs = []
+    for network, sample in zip(prepared.job.blobs["networks"], samples, strict=True):
+        host.load(network)
+        outputs.append(host.run(sample[None])[0])
+    assert {one.metric for one in prepared.check(np.array(outputs, np.int8))} >= {"accuracy.movements"}
+    # Of the images the 1x1, of the words the first linear layer, of the movements the second convolution.
+    assert {one.metric: one.value for one in prepared.figures}["stored.coded_weights"] == 64 + 96 * 8 + 3 * 64
+    with pytest.raises(DoesNotFit, match="own networks share no trunk"):
+        get("yono").prepare(tmp_path / "cache", f"{variant},store=heads")
+    (folder / "yono-words.pt2").write_bytes(exported(small_networks()["images"], torch.randn(1, 3, 32, 32)))
+    with pytest.raises(ConfigError, match=r"yono-words\.pt2 takes a sample of the shape \(3, 32, 32\); the data's is"):
+        get("yono").prepare(tmp_path / "cache", variant)
 
 
 def test_the_papers_size_is_that_of_its_networks(monkeypatch: pytest.MonkeyPatch) -> None:

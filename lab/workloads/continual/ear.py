@@ -182,7 +182,7 @@ class Ear:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = ("update=full,rate=0.02", "update=shared")
     claims: tuple[Claim, ...] = CLAIMS
-    missing: str = "the paper's own table of encoders and domains, which its abstract lacks"
+    missing: str = ""
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Pre-train, compile and train on this computer, or read all of it from the cache.

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lab.workloads.many_models.tasks import Form, Kind, Task
+from lab.workloads.many_models.tasks import OWN_FILE, Form, Kind, Task
 from lab.workloads.networks.blocks import conv2d, conv_norm
 from lab.workloads.networks.ds_cnn import keyword_ds_cnn
 from lab.workloads.networks.lenet5 import lenet5
+from lab.workloads.networks.own import matching
 from lab.workloads.networks.resnet import resnet8
 
-FIRST_LAYER, LAST_LAYER = "stem.conv", "classifier"
+LAST_LAYER = "classifier"
 PUBLISHED: Mapping[Kind, Callable[[int], nn.Sequential]] = {
     "lenet5": lenet5, "ds-cnn": keyword_ds_cnn, "resnet8": resnet8,
 }  # fmt: skip
@@ -53,8 +54,14 @@ def assembled(first: nn.Module, middle: Sequence[tuple[str, nn.Module]], classif
     return network
 
 
-def network_of(task: Task) -> nn.Sequential:
-    """The untrained network of a task; yields logits. Its first layer is ``stem.conv``, its last ``classifier``."""
+def network_of(task: Task) -> nn.Module:
+    """The network of a task, which yields logits: untrained, or the user's own as its file has it.
+
+    Raises:
+        ConfigError: as :func:`lab.workloads.networks.own.matching`.
+    """
+    if task.network == "own":
+        return matching(OWN_FILE.format(task.name), task.asked.samples.shape[1:], task.classes)
     if task.network != "alike":
         return PUBLISHED[task.network](task.classes)
     return assembled(stem(task), trunk(task.form), nn.Linear(task.form.widths[-1], task.classes))

@@ -11,7 +11,7 @@ from lab.workloads.many_models.tasks import TASKS
 from lab.workloads.options import Allowed, one_of, read_sized, within
 
 Size: TypeAlias = Literal["ci", "paper"]
-Networks: TypeAlias = Literal["alike", "published"]
+Networks: TypeAlias = Literal["alike", "published", "own"]
 Store: TypeAlias = Literal["yono", "plain", "kmeans", "int8", "copied", "loaded", "heads"]
 PLAN = Plan(epochs=6, batch=32, learning_rate=6e-3, label_smoothing=0.0)
 TUNING = Plan(epochs=4, batch=32, learning_rate=3e-3, label_smoothing=0.0)
@@ -37,7 +37,7 @@ class Variant:
         evaluated: samples that each network is asked.
         samples: of each class that the user's data are used to train on, validation included.
         networks: ``alike`` behind their first convolutions; ``published``, unlike ones as their authors have them:
-            LeNet-5, DS-CNN-S and ResNet-8.
+            LeNet-5, DS-CNN-S and ResNet-8; ``own``, files of the user's, which are taken as they are trained.
     """
 
     size: Size = "ci"
@@ -81,7 +81,7 @@ ALLOWED: tuple[Allowed, ...] = (
 )
 SIZES: Mapping[str, tuple[Variant, tuple[Allowed, ...]]] = {
     "ci": (Variant(), (*ALLOWED, one_of("samples", (0,), "of size=paper"),
-                       one_of("networks", ("alike",), "alike; published with size=paper"))),
+                       one_of("networks", ("alike",), "alike; published and own with size=paper"))),
     "paper": (PAPER, (*ALLOWED, within("samples", 5, 5000), one_of("networks", get_args(Networks)))),
 }
 

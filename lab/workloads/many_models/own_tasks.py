@@ -3,12 +3,15 @@
 Kwon et al., "YONO", 2022, store networks of images, sounds and sensors; of its data sets these are CIFAR-10, Speech
 Commands and PAMAP2. The networks are as large as theirs in the mean (2.91 MB for five in float32, which is 145,000
 weights each) and of the same kinds of layers; they are not theirs layer by layer. Of published networks, whose layers
-are known, there are LeNet-5 on MNIST, DS-CNN-S on the words and ResNet-8 on CIFAR-10.
+are known, there are LeNet-5 on MNIST, DS-CNN-S on the words and ResNet-8 on CIFAR-10. A user who has other networks
+gives them as files.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +21,7 @@ from lab.workloads.data.labelled import Labelled
 from lab.workloads.many_models.options import PLAN, Networks, Variant
 from lab.workloads.many_models.tasks import (
     HELD_OUT_SHARE,
+    OWN_FILE,
     SEED,
     VALIDATION_SHARE,
     FloatArray,
@@ -27,10 +31,12 @@ from lab.workloads.many_models.tasks import (
     Part,
     Task,
 )
+from lab.workloads.networks import own_file
 
 SOURCES: Mapping[Networks, str] = {
     "alike": "three tasks: CIFAR-10, ten words of Speech Commands, PAMAP2",
     "published": "three tasks: MNIST, ten words of Speech Commands, CIFAR-10",
+    "own": "three tasks: CIFAR-10, ten words of Speech Commands, PAMAP2",
 }
 FORM = Form(grid=16, widths=(36, 72, 144))
 WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
@@ -51,6 +57,8 @@ def all_tasks(variant: Variant) -> tuple[Task, ...]:
         found = (_digits(variant), _words(variant), _images(variant))
     else:
         found = (_images(variant), _words(variant), _movements(variant))
+    if variant.networks == "own":
+        found = (_owned(found[0]), _owned(found[1]), _owned(found[2]))
     for one in found:
         if len(one.asked) < variant.evaluated:
             raise ConfigError(
@@ -63,6 +71,24 @@ def all_tasks(variant: Variant) -> tuple[Task, ...]:
                 hint="more samples=, or data with more of each class",
             )
     return found
+
+
+def _owned(task: Task) -> Task:
+    """The task of a network of the user's; movements in the rows that the network takes.
+
+    Raises:
+        ConfigError: as :func:`lab.workloads.networks.own_file.find`.
+    """
+    program, digest = own_file.find(OWN_FILE.format(task.name))
+    found, shape = replace(task, digest=task.digest + digest, network="own"), program.input_shape[1:]
+    there = task.asked.samples.shape[1:]
+    # Series are folded into rows; a network may take them in others, or in one.
+    if task.name != "movements" or len(shape) != 3 or shape[0] != there[0] or math.prod(shape) != math.prod(there):
+        return found
+    training, validation, asked = (
+        Part(one.samples.reshape(-1, *shape), one.labels) for one in (task.training, task.validation, task.asked)
+    )
+    return replace(found, training=training, validation=validation, asked=asked)
 
 
 def _digits(variant: Variant) -> Task:

@@ -20,9 +20,9 @@ from lab.workloads.many_models import coding, tasks
 from lab.workloads.many_models.coding import Codebook, Coder, Layer
 from lab.workloads.many_models.compiling import compile_coded
 from lab.workloads.many_models.compose import Book, Member, StoredLayer, compose
-from lab.workloads.many_models.networks import FIRST_LAYER, LAST_LAYER, ManyHeads, network_of
+from lab.workloads.many_models.networks import ManyHeads, network_of
 from lab.workloads.many_models.options import PLAN, TUNING, Variant
-from lab.workloads.many_models.storing import Stored, code, layers_of, train_all, train_heads
+from lab.workloads.many_models.storing import Stored, code, ends_of, layers_of, train_all, train_heads
 from lab.workloads.networks import blocks, ds_cnn, lenet5, resnet
 from lab.workloads.networks.evaluation import folded, logits
 from lab.workloads.trained import trained
@@ -51,8 +51,10 @@ def networks(variant: Variant, there: Sequence[tasks.Task], cache: Path) -> list
     """The trained networks, batch norm folded; those of one network with many heads where that is asked for.
 
     Raises:
-        ConfigError: the cache cannot be written.
+        ConfigError: the cache cannot be written, or a user's own network cannot be used.
     """
+    if variant.networks == "own":
+        return [network_of(one) for one in there]
     plan = replace(PLAN, epochs=variant.epochs)
     keyed = {"plan": json.dumps(asdict(plan)), "data": tasks.digest(tuple(there))}
     with seeded(tasks.SEED):
@@ -100,10 +102,10 @@ def _stored(
         return {}, [Stored(one, {}, ()) for one in whole]
     coder: Coder = "product" if variant.shared else "kmeans"
     tuning = None if variant.store == "plain" else replace(TUNING, epochs=variant.tuning)
-    kept = () if tuning is None else (FIRST_LAYER, LAST_LAYER)
     known = len(there) if coder == "kmeans" else variant.learnt
     layers: list[Layer] = []
     for network, task in zip(whole[:known], there, strict=False):
+        kept = () if tuning is None else ends_of(network)
         own = layers_of(network, task.name).items()
         layers += [layer for name, layer in own if layer.codable and name not in kept]
     books = coding.learn(coder, layers, variant.words, variant.bits, tasks.SEED)
@@ -130,7 +132,7 @@ def _member(
         if name in one.coded:
             each = one.coded[name]
             layers[number] = StoredLayer(each.book, books[each.book].stored(each.numbers), each.layer.in_memory().size)
-        elif variant.store == "copied" and name not in (FIRST_LAYER, LAST_LAYER):
+        elif variant.store == "copied" and name in whole and name not in ends_of(one.network):
             packed = whole[name].in_memory()
             layers[number] = StoredLayer("", packed.tobytes(), packed.size)
     answers = Answers(samples, outputs, task.asked.labels[: len(asked)], told)

@@ -13,7 +13,7 @@ from torch import nn
 
 from lab.workloads.fitting import Plan, fit
 from lab.workloads.many_models.coding import ByteArray, Codebook, Coder, Layer, book_of
-from lab.workloads.many_models.networks import FIRST_LAYER, LAST_LAYER, ManyHeads
+from lab.workloads.many_models.networks import ManyHeads
 from lab.workloads.many_models.tasks import SEED, Part, Task
 from lab.workloads.networks.evaluation import logits
 
@@ -77,7 +77,9 @@ def accuracy(network: nn.Module, part: Part) -> float:
 
 
 def layers_of(network: nn.Module, name: str) -> dict[str, Layer]:
-    """The weights of every convolution and linear layer in int8, by the name of the layer.
+    """The weights of every convolution and linear layer in int8, by the name of the layer, in the network's order.
+
+    Convolutions of groups or with dilation, whose kernels read other memory, are none.
 
     Args:
         network: folded.
@@ -85,12 +87,22 @@ def layers_of(network: nn.Module, name: str) -> dict[str, Layer]:
     """
     found: dict[str, Layer] = {}
     for place, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and _is_dense(module)):
             real = _in_order(module).numpy().astype(np.float64)
             scales = np.maximum(np.abs(real).reshape(len(real), -1).max(1) / 127, np.finfo(np.float32).tiny)
             rounded = np.rint(real / scales[:, None, None, None]).astype(np.int8)
             found[place] = Layer(name, place, rounded, scales)
     return found
+
+
+def _is_dense(module: nn.Conv2d) -> bool:
+    return module.groups == 1 and set(module.dilation) == {1}
+
+
+def ends_of(network: nn.Module) -> tuple[str, str]:
+    """The names of the first and the last layer of a network, which are not coded."""
+    names = list(layers_of(network, ""))
+    return names[0], names[-1]
 
 
 def _in_order(module: nn.Conv2d | nn.Linear) -> torch.Tensor:
@@ -121,7 +133,8 @@ def code(
         allowed_drop: in accuracy.
     """
     layers = layers_of(network, task.name)
-    kept = set() if tuning is None else {FIRST_LAYER, LAST_LAYER}
+    ends = ends_of(network)
+    kept = set() if tuning is None else set(ends)
     coded = {
         name: _coded(layer, coder, books) for name, layer in layers.items() if layer.codable and name not in kept
     }
@@ -130,7 +143,7 @@ def code(
         _write(made, one.layer)
     if tuning is None:
         return Stored(made.eval(), coded, ())
-    tuned = [FIRST_LAYER, LAST_LAYER]
+    tuned = list(dict.fromkeys(ends))
     wanted = accuracy(network, task.validation) - allowed_drop
     while True:
         _fit_only(made, tuned, task, tuning)

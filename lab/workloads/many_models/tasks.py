@@ -19,9 +19,11 @@ from lab.workloads.data import corruptions, digits, made_series
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
-Kind: TypeAlias = Literal["alike", "lenet5", "ds-cnn", "resnet8"]
+Kind: TypeAlias = Literal["alike", "lenet5", "ds-cnn", "resnet8", "own"]
 
 SEED = 1
+OWN_FILE = "yono-{}"
+"""Of a user's own network for a task, without its ending."""
 TASKS = ("digits", "movements", "beats")
 SOURCE = "three tasks: digits, made movements and heart beats"
 ROW = 16
@@ -73,7 +75,7 @@ class Task:
         training, validation, asked: apart from each other; ``asked`` in random order.
         digest: SHA-256 of the data, hex.
         form: of its network, where networks are alike.
-        network: ``alike``, or which of the published ones is its.
+        network: ``alike``, which of the published ones is its, or the user's ``own``.
     """
 
     name: str

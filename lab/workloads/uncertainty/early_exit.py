@@ -101,6 +101,8 @@ class PaperVariant(Variant):
     converter: str = ""
 
 
+CONVERTER_RATE = 1e-3
+"""Rate at which that is trained, of the authors' optimiser; at the network's own it dies within an epoch."""
 MOST_ENTROPY = math.log(CLASSES)
 MOST_LAYERS, WIDEST = 8, 4096
 
@@ -337,8 +339,8 @@ def _exits(variant: Variant, task: Task, cache: Path) -> SoftmaxExits:
 def converter(variant: Variant, whole: SoftmaxExits, task: Task, cache: Path) -> Converter:
     """The autoencoder of a variant: the user's, or one that is trained here.
 
-    At the paper's size its code is linear where it is the last hidden layer, and its loss is a binary cross-entropy of
-    pixels, as the authors' notebooks have them; at the size of CI there are a ReLU and squared errors.
+    At the paper's size its code is linear where it is the last hidden layer, its loss is a binary cross-entropy of
+    pixels and its rate 0.001, as the authors' notebooks have them; at the size of CI there are a ReLU and squared errors.
 
     Raises:
         ConfigError: as :func:`lab.workloads.networks.weight_files.load`.
@@ -358,10 +360,11 @@ def converter(variant: Variant, whole: SoftmaxExits, task: Task, cache: Path) ->
             return made.eval()
     is_paper = isinstance(variant, PaperVariant)
     loss: training_runs.Loss = functional.binary_cross_entropy if is_paper else functional.mse_loss
-    named = {"network": f"converter, {made}", **_keyed(variant, task)}
+    plan = replace(_plan(variant), learning_rate=CONVERTER_RATE) if is_paper else _plan(variant)
+    named = {**_keyed(variant, task), "network": f"converter, {made}, {plan}"}
     return trained(
         made, cache, "early-exit-converter", named, TRAINED_BY,
-        lambda: training_runs.train_converter(made, whole, task, _plan(variant), loss),
+        lambda: training_runs.train_converter(made, whole, task, plan, loss),
     )  # fmt: skip
 
 
