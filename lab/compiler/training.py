@@ -41,7 +41,9 @@ from lab.compiler.training_passes import (
     replay_logits,
     running_statistics,
     sparse_update,
+    sum_shared,
     to_int8,
+    update_each_use,
 )
 from lab.compiler.training_passes.block_sparse import Blocks
 from lab.compiler.training_passes.observe import ClassMeans, class_means, fisher, without_gradient
@@ -147,6 +149,7 @@ def compile_training(
     patches: Mapping[str, int] | None = None,
     blocks: Mapping[str, Blocks] | None = None,
     forward_only: bool = False,
+    each_use: bool = False,
     turns: Mapping[str, Turn] | None = None,
     replay: Replay | None = None,
     group: int = 1,
@@ -177,6 +180,8 @@ def compile_training(
             SGD of one sample in float32 only.
         forward_only: whether each gradient is computed and applied as soon as the forward pass allows, which is behind
             its layer where layers have losses of their own (``Penalised``) and take detached inputs.
+        each_use: with ``forward_only``, whether a parameter that a step uses several times changes after each use, by
+            plain SGD, rather than by the sum of their gradients.
         turns: with ``forward_only``, the first and the last step of training in which each parameter changes.
         replay: logits that are stored and rehearsed; cross entropy of one sample in float32 only.
         group: steps whose gradients add up before the parameters change; plain SGD in float32 only.
@@ -206,7 +211,7 @@ def compile_training(
         program = without_gradient(program, means)
     program = replay_logits(filter_gradients(fisher(program, observe), patches or {}), replay)
     program = keep_output(program)
-    program = _with_updates(program, optimizer, immediate=immediate, forward_only=forward_only)
+    program = _with_updates(program, optimizer, immediate=immediate, forward_only=forward_only, each_use=each_use)
     program = block_sparse(program, blocks or {})
     if isinstance(train, Mapping):
         program = sparse_update(program, {name: chosen for name, chosen in train.items() if chosen is not None})
@@ -235,10 +240,15 @@ def _check_precision(
         raise CompileError("gradients are filtered in float32", hint="precision='float32'")
 
 
-def _with_updates(program: Program, optimizer: Optimizer, *, immediate: bool, forward_only: bool) -> Program:
+def _with_updates(
+    program: Program, optimizer: Optimizer, *, immediate: bool, forward_only: bool, each_use: bool
+) -> Program:
     """Updates behind the gradients, in the order that is asked for."""
     # Masks are for a backward pass far behind; where it is interleaved the values themselves are still there.
-    program = add_updates(interleave(program) if forward_only else pack_masks(program), optimizer)
+    program = interleave(program) if forward_only else pack_masks(program)
+    if each_use:
+        return update_each_use(program, optimizer)
+    program = add_updates(sum_shared(program), optimizer)
     return immediate_update(program) if immediate or forward_only else program
 
 

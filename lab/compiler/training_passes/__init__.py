@@ -1,7 +1,8 @@
 """Passes towards a training program, one file each.
 
 The numbers stay unchanged unless the pass says so; :mod:`~lab.compiler.training_passes.precision`,
-:mod:`~lab.compiler.training_passes.filter_gradients` and :mod:`~lab.compiler.training_passes.perturb` do.
+:mod:`~lab.compiler.training_passes.filter_gradients`, :mod:`~lab.compiler.training_passes.perturb` and the immediate
+updates of :mod:`~lab.compiler.training_passes.shared_weights` do.
 """
 
 from lab.compiler.training_passes.block_sparse import block_sparse
@@ -19,6 +20,7 @@ from lab.compiler.training_passes.prune import prune
 from lab.compiler.training_passes.recompute import recompute
 from lab.compiler.training_passes.replay import in_groups, replay_logits
 from lab.compiler.training_passes.running_statistics import running_statistics
+from lab.compiler.training_passes.shared_weights import sum_shared, update_each_use
 from lab.compiler.training_passes.sparse_update import sparse_update
 
 __all__ = [
@@ -39,5 +41,7 @@ __all__ = [
     "replay_logits",
     "running_statistics",
     "sparse_update",
+    "sum_shared",
     "to_int8",
+    "update_each_use",
 ]

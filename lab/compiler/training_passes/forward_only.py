@@ -17,11 +17,11 @@ def interleave(program: Program) -> Program:
     Call it before there are updates: these find their places behind the gradients and the readers of old values
     (:func:`~lab.compiler.training_passes.immediate_update`).
     """
-    trunk = _trunk(program)
-    waiting = [step for step in program.steps if step.name not in trunk]
+    needed = trunk(program)
+    waiting = [step for step in program.steps if step.name not in needed]
     missing = {name for step in program.steps for name in step.outputs}
     ordered: list[Step] = []
-    for step in [step for step in program.steps if step.name in trunk]:
+    for step in [step for step in program.steps if step.name in needed]:
         ordered.append(step)
         missing.difference_update(step.outputs)
         for one in list(waiting):
@@ -44,7 +44,7 @@ def _late(steps: list[Step]) -> list[Step]:
     return ordered
 
 
-def _trunk(program: Program) -> set[str]:
+def trunk(program: Program) -> set[str]:
     """Names of the steps that the output needs."""
     needed, names = {program.output}, set[str]()
     for step in reversed(program.steps):

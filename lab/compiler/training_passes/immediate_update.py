@@ -64,22 +64,22 @@ def _moved(program: Program, update: Step, *, merge: bool) -> Program:
     producer = program.producer(gradient)
     if producer is None:
         return program
-    merged = _merged(producer, update) if merge and program.consumers(gradient) == [update] else None
-    remaining = [step for step in program.steps if step is not update and (merged is None or step is not producer)]
+    both = merged(producer, update) if merge and program.consumers(gradient) == [update] else None
+    remaining = [step for step in program.steps if step is not update and (both is None or step is not producer)]
     last = max(
         (index for index, step in enumerate(remaining) if parameter in step.inputs or gradient in step.outputs),
-        default=remaining.index(producer) if merged is None else -1,
+        default=remaining.index(producer) if both is None else -1,
     )
-    if merged is not None:
+    if both is not None:
         read = set(producer.inputs)
         sources = [index for index, step in enumerate(remaining) if read.intersection(step.outputs)]
         last = max([last, *sources])
-    placed = merged or replace(update, phase="backward")
+    placed = both or replace(update, phase="backward")
     return program.with_steps([*remaining[: last + 1], placed, *remaining[last + 1 :]])
 
 
-def _merged(producer: Step, update: Step) -> Step | None:
-    """Gradient and update in one step: the producer's inputs, then the parameter."""
+def merged(producer: Step, update: Step) -> Step | None:
+    """Gradient and update in one step: the producer's inputs, then the parameter; None where no kernel does both."""
     fused = _fused(producer.operation, update.operation)
     if fused is None:
         return None
