@@ -340,7 +340,7 @@ def converter(variant: Variant, whole: SoftmaxExits, task: Task, cache: Path) ->
     """The autoencoder of a variant: the user's, or one that is trained here.
 
     At the paper's size its code is linear where it is the last hidden layer, its loss is a binary cross-entropy of
-    pixels and its rate 0.001, as the authors' notebooks have them; at the size of CI there are a ReLU and squared errors.
+    pixels and its rate 0.001, as the authors' notebooks have them; at the size of CI there are a ReLU and squares.
 
     Raises:
         ConfigError: as :func:`lab.workloads.networks.weight_files.load`.
