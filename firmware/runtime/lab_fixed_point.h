@@ -51,4 +51,16 @@ static inline int32_t lab_q31_exp_of_negative(int32_t a)
     return result;
 }
 
+/* 2^29 / sqrt(value / 2^30) for value in [2^28, 2^30): Newton's method from a line that is off by a tenth at most. */
+static inline int32_t lab_reciprocal_root(int32_t value)
+{
+    int64_t x = INT64_C(1181116006) - (((int64_t)value * 697932186) >> 30); /* 2.2 - 1.3 value, Q29 */
+    for (int32_t i = 0; i < 4; i++) {
+        const int64_t square = (x * x) >> 29;
+        const int64_t product = (square * value) >> 30;
+        x = (x * (INT64_C(3) * (1 << 29) - product)) >> 30;
+    }
+    return (int32_t)x;
+}
+
 #endif

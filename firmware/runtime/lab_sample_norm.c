@@ -64,18 +64,6 @@ static int32_t share_of_sample(const lab_sample_norm_t *layer, const moments_t *
     return lab_q31_multiply(layer->share, INT32_MAX - kept);
 }
 
-/* 2^29 / sqrt(value / 2^30) for value in [2^28, 2^30): Newton's method from a line that is off by a tenth at most. */
-static int32_t reciprocal_root(int32_t value)
-{
-    int64_t x = INT64_C(1181116006) - (((int64_t)value * 697932186) >> 30); /* 2.2 - 1.3 value, Q29 */
-    for (int32_t i = 0; i < 4; i++) {
-        const int64_t square = (x * x) >> 29;
-        const int64_t product = (square * value) >> 30;
-        x = (x * (INT64_C(3) * (1 << 29) - product)) >> 30;
-    }
-    return (int32_t)x;
-}
-
 /* The line that normalises a channel by w of its own statistics. */
 static line_t line_of(const lab_sample_norm_t *layer, int32_t c, moments_t seen, int32_t w)
 {
@@ -89,7 +77,7 @@ static line_t line_of(const lab_sample_norm_t *layer, int32_t c, moments_t seen,
         doublings++;
     }
     line_t line;
-    const int32_t root = reciprocal_root(variance);
+    const int32_t root = lab_reciprocal_root(variance);
     line.slope = clamped(lab_rescale_value(root, layer->multiplier[c], layer->shift[c] - doublings), MOST_SLOPE);
     line.offset = clamped(layer->offset[c] - (((int64_t)line.slope * mean) >> MEAN_BITS), MOST_OFFSET);
     return line;

@@ -46,7 +46,13 @@ static int32_t exponential(const lab_softmax_t *layer, int32_t difference)
     return lab_q31_exp_of_negative(lab_q31_multiply(difference * (1 << layer->left_shift), layer->multiplier));
 }
 
-static void softmax_row(const lab_softmax_t *layer, const int8_t *input, int8_t *output)
+/* From the table of all differences 0, -1 ... -255, where there is one. */
+static int32_t looked_up(const lab_softmax_t *layer, const int32_t *table, int32_t difference)
+{
+    return table ? table[-difference] : exponential(layer, difference);
+}
+
+static void softmax_row(const lab_softmax_t *layer, const int32_t *table, const int8_t *input, int8_t *output)
 {
     int32_t maximum = INT8_MIN;
     int32_t sum = 0;
@@ -54,21 +60,25 @@ static void softmax_row(const lab_softmax_t *layer, const int8_t *input, int8_t 
         maximum = input[i] > maximum ? input[i] : maximum;
     }
     for (int32_t i = 0; i < layer->depth; i++) {
-        sum += lab_divide_by_power(exponential(layer, input[i] - maximum), ACCUMULATION_BITS);
+        sum += lab_divide_by_power(looked_up(layer, table, input[i] - maximum), ACCUMULATION_BITS);
     }
     const int32_t headroom = leading_zeros((uint32_t)sum);
     const int32_t scale = reciprocal_of_one_plus((int32_t)(((uint32_t)sum << headroom) - 0x80000000u));
     const int32_t shift = ACCUMULATION_BITS - headroom + 31 - 8;
     for (int32_t i = 0; i < layer->depth; i++) {
-        const int32_t product = lab_q31_multiply(scale, exponential(layer, input[i] - maximum));
+        const int32_t product = lab_q31_multiply(scale, looked_up(layer, table, input[i] - maximum));
         output[i] = lab_clamp_int8(lab_divide_by_power(product, shift) + INT8_MIN, INT8_MIN, INT8_MAX);
     }
 }
 
-void lab_softmax(const lab_softmax_t *layer, const int8_t *input, int8_t *output)
+void lab_softmax(const lab_softmax_t *layer, const int8_t *input, int8_t *output, int8_t *scratch)
 {
+    int32_t *const table = (int32_t *)(void *)scratch;
+    for (int32_t i = 0; table && i < 256; i++) {
+        table[i] = exponential(layer, -i);
+    }
     for (int32_t row = 0; row < layer->rows; row++) {
-        softmax_row(layer, input, output);
+        softmax_row(layer, table, input, output);
         input += layer->depth;
         output += layer->depth;
     }

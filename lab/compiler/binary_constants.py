@@ -1,14 +1,17 @@
 """Constants that are too large for C text: files beside ``model.c``, which the assembler takes into the image.
 
-A C compiler needs many times an array's size to read it as text, and a quarter of a gigabyte of attentive units would
-be a gigabyte of it. Such an array goes into a file of :attr:`lab.compiler.model.CompiledModel.binaries`.
+A C compiler needs many times an array's size to read it as text: the 345 MB of a ViT-B's weights would be 1.4 GB of it,
+and some 19 GB of gcc's memory. Such an array goes into a file of :attr:`lab.compiler.model.CompiledModel.binaries`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-LEAST_BYTES = 1 << 25
+LEAST_BYTES = 1 << 20
 """Smaller arrays are text, which people can read and every toolchain takes."""
 
 
@@ -41,3 +44,29 @@ def included(c_type: str, label: str, count: int, content: bytes) -> str:
             f"extern const {c_type} {label}[{count}];",
         )
     )
+
+
+@dataclass(frozen=True)
+class Included:
+    """An array of a generated source whose content is in a file.
+
+    Attributes:
+        text: the C that declares it.
+        at: where that begins in the source.
+        c_type, label, count: of the array.
+    """
+
+    text: str
+    at: int
+    c_type: str
+    label: str
+    count: int
+
+
+_INCLUDED = re.compile(r"^/\* (\w+)\.bin, SHA-256 .*?^extern const (\w+) \1\[(\d+)\];\n", re.MULTILINE | re.DOTALL)
+
+
+def arrays_of(text: str) -> Iterator[Included]:
+    """The arrays that :func:`included` declared in a source, in its order."""
+    for found in _INCLUDED.finditer(text):
+        yield Included(found.group(), found.start(), found[2], found[1], int(found[3]))

@@ -16,7 +16,7 @@ import numpy as np
 from lab.compiler.binary_constants import file_name, included, is_binary
 from lab.compiler.memory import OUTPUT, Layout
 from lab.compiler.program import Kind, Program, Step, Tensor, Update, Value
-from lab.compiler.quantized import Constant, KernelCall
+from lab.compiler.quantized import KernelCall
 
 C_TYPES = {
     "int8": "int8_t",
@@ -87,7 +87,7 @@ def emit(model: Model) -> dict[str, str]:
 
 
 def binaries(model: Model) -> dict[str, bytes]:
-    """Files that ``model.c`` includes: constants of kernels that are too large for its text."""
+    """Files that ``model.c`` includes: constants that are too large for its text."""
     return dict(_Source(model).files())
 
 
@@ -240,10 +240,13 @@ class _Source:
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Names and contents of what the file includes besides headers."""
+        for tensor in self._program.of_kind("constant"):
+            if is_binary(tensor.size_bytes):
+                yield file_name(self._arrays[tensor.name]), _content(_flat(tensor))
         for step, call in zip(self._steps, self._calls, strict=True):
             for constant in call.constants:
                 if is_binary(constant.values.nbytes):
-                    yield file_name(f"{self._labels[step.name]}_{constant.name}"), _content(constant)
+                    yield file_name(f"{self._labels[step.name]}_{constant.name}"), _content(constant.values)
 
     def _stored(self, tensor: Tensor) -> Iterator[str]:
         label = self._arrays[tensor.name]
@@ -251,7 +254,7 @@ class _Source:
         what = f"{_comment(tensor.name)}, {_stored_as(tensor)}"
         if tensor.kind == "constant":
             yield from ("", f"/* {what} */")
-            yield from _array(f"static const {c_type} {label}", _flat(tensor))
+            yield from _constant(label, _flat(tensor))
             return
         yield from ("", f"/* {what}, {'trained' if tensor.kind == 'parameter' else 'of the optimiser'} */")
         if not _is_zero(tensor):
@@ -268,7 +271,7 @@ class _Source:
         yield f" * {_flow(step)} */"
         for constant in call.constants:
             yield f"/* {constant.comment} */"
-            yield from _constant(label, constant)
+            yield from _constant(f"{label}_{constant.name}", constant.values)
         for field, positions in call.tables:
             yield from self._table(f"{label}_{field.rpartition('.')[2]}", [step.inputs[one] for one in positions])
         yield f"static const {call.descriptor or call.kernel + '_t'} {label}_parameters = {{"
@@ -537,17 +540,17 @@ def _names(label: str, names: Sequence[str]) -> list[str]:
     return [f"static const char *const {label}[{len(names)}] = {{", *lines, "};"]
 
 
-def _constant(label: str, constant: Constant) -> Iterator[str]:
-    values = constant.values
+def _constant(label: str, values: Value) -> Iterator[str]:
+    c_type = C_TYPES[str(values.dtype)]
     if is_binary(values.nbytes):
-        yield included(C_TYPES[str(values.dtype)], f"{label}_{constant.name}", values.size, _content(constant))
+        yield included(c_type, label, values.size, _content(values))
         return
-    yield from _array(f"static const {C_TYPES[str(values.dtype)]} {label}_{constant.name}", values.reshape(-1))
+    yield from _array(f"static const {c_type} {label}", values.reshape(-1))
 
 
-def _content(constant: Constant) -> bytes:
-    """A constant as a device has it, little-endian."""
-    return constant.values.astype(constant.values.dtype.newbyteorder("<")).tobytes()
+def _content(values: Value) -> bytes:
+    """Constants as a device has them, little-endian."""
+    return values.astype(values.dtype.newbyteorder("<")).tobytes()
 
 
 def _array(declaration: str, values: Value) -> Iterator[str]:

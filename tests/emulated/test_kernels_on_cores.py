@@ -15,11 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab.compiler.graph import Clamp, Operator, Shape
+from lab.compiler.operations.matmul import MatMul
 from lab.compiler.operators.conv2d import Conv2d
 from lab.compiler.operators.depthwise_conv2d import DepthwiseConv2d
 from lab.compiler.operators.fully_connected import QuantizedFullyConnected
 from lab.compiler.operators.geometry import Window
+from lab.compiler.operators.layer_norm import LayerNorm
 from lab.compiler.operators.linear import Linear
+from lab.compiler.operators.product import Product
+from lab.compiler.operators.softmax import QuantizedSoftmax
 from lab.compiler.quantized import Affine, QuantizedOperator
 from lab.emulators.kernel_calls import KernelArguments, KernelCore, KernelResult
 
@@ -31,6 +35,9 @@ KERNELS = (
     "lab_depthwise_conv2d",
     "lab_linear",
     "lab_fully_connected",
+    "lab_layer_norm",
+    "lab_matmul",
+    "lab_softmax",
 )
 CORES = {
     "m4f": ("mps2-an386", None),
@@ -164,3 +171,20 @@ def test_convolutions_are_exact(core: KernelCore, cases: list[Case]) -> None:
 @BATCHES
 def test_linear_layers_are_exact(core: KernelCore, cases: list[Case]) -> None:
     run(core, cases)
+
+
+def test_attention_is_the_same_integers_on_every_core(core: KernelCore) -> None:
+    """Layer norm, both products, and softmax with and without its table."""
+    rng = np.random.default_rng(5)
+    weight, bias = rng.normal(size=(2, 20)).astype(np.float32)
+    norm = LayerNorm(weight, bias, 1e-5).quantize([Affine(0.03, 3)], Affine(0.04, 5))
+    softmax = QuantizedSoftmax.of(1.0, 0.05)
+    run(core, [Case(norm, random_input(rng, (7, 20))), *(Case(softmax, random_input(rng, (n, 9))) for n in (3, 40))])
+    for transpose in (False, True):
+        sizes = MatMul(transpose, not transpose, 2, 5, 7, 6)
+        product = Product(sizes).quantize([Affine(0.03, 3), Affine(0.02, -9)], Affine(0.02, 5))
+        a, b = (rng.integers(-128, 128, (2, 6, count), dtype=np.int8) for count in (5, 7))
+        call = product.call([(60,), (84,)], (2, 5, 7))
+        (found,) = core.run([KernelArguments(call.kernel, {}, dict(call.fields), [a, b], 70)])
+        expected = product.run([torch.from_numpy(one.astype(np.int64)) for one in (a, b)])
+        np.testing.assert_array_equal(found.output, expected.numpy().astype(np.int8).reshape(-1))

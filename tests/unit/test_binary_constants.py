@@ -11,6 +11,7 @@ from torch import nn
 
 from lab.build import _hosted_blob_bytes
 from lab.compiler import binary_constants, compile_with_reference
+from lab.compiler.float_inference import compile_float_inference
 from lab.compiler.host import HostModel
 from lab.compiler.model import CompiledModel, CompiledTraining, TensorSpec, Variable
 from lab.workloads.classification import model_from_json, model_to_json
@@ -32,6 +33,18 @@ def test_a_network_whose_constants_are_files_computes_the_same(
     assert again == compiled, "base64 in documents of the cache"
     inputs = compiled.input.quantize(samples.permute(0, 2, 3, 1).numpy())
     assert np.array_equal(HostModel(again, tmp_path).run(inputs), integer.run_integer(inputs).reshape(8, -1))
+
+
+def test_weights_of_float32_are_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    network, samples = nn.Linear(16, 8).eval(), torch.randn(4, 16)
+    monkeypatch.setattr(binary_constants, "LEAST_BYTES", 4 * 16 * 8)
+    compiled = compile_float_inference(network, samples[:1])
+    (file,) = compiled.binaries
+    assert compiled.binaries[file] == network.weight.detach().numpy().tobytes()
+    assert [one.label for one in binary_constants.arrays_of(compiled.sources["model.c"])] == [file[: -len(".bin")]]
+    found = HostModel(compiled, tmp_path).run(samples.numpy())
+    np.testing.assert_allclose(found, network(samples).detach().numpy(), atol=1e-6)
 
 
 def test_another_content_is_another_program(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from lab.compiler import binary_constants
 from lab.compiler.host import TRAP_UNDEFINED, HostModel
 from lab.compiler.model import CompiledModel, Int8Array
 from lab.compiler.quantized import QuantizedGraph
@@ -78,6 +79,25 @@ def test_each_network_answers_as_it_does_alone(tmp_path: Path, stored: bool) -> 
     assert host.layer_names == ("network",)
     with pytest.raises(ValueError, match="network 2 of a model that holds 2"):
         host.load(2)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_weights_in_files_are_taken_along_under_names_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    monkeypatch.setattr(binary_constants, "LEAST_BYTES", 256)
+    own, answers = members(stored=stored)
+    assert [len(one.model.binaries) for one in own] == [1, 1], "of the middle layers, under one name"
+    model = compose("both", own, {}, share=True)
+    assert len(model.binaries) == (0 if stored else 2)
+    assert not compose("loaded", [replace(one, layers=(), whole=True) for one in own], {}).binaries
+    host = HostModel(model, tmp_path)
+    for number in (1, 0):
+        host.load(number)
+        assert np.array_equal(host.run(answers[number][0])[:, : answers[number][1].shape[1]], answers[number][1])
+    monkeypatch.undo()
+    whole = replace(own[0], layers=(), whole=True)
+    assert whole.stored[0] == replace(whole, model=compiled(1, 3)[0]).stored[0], "loaded as a whole it is one image"
 
 
 def test_a_network_that_is_loaded_as_a_whole_has_nothing_left_in_flash_to_compute_with(tmp_path: Path) -> None:

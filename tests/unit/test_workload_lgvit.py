@@ -146,6 +146,28 @@ def test_the_c_leaves_every_sample_where_pytorch_is_sure(
         prepared.check(found.view(np.int8))
 
 
+@needs_host_compiler
+def test_in_int8_the_c_is_the_programs_integers_at_every_exit(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.workloads.uncertainty.answers.CALIBRATION_IMAGES", 8)
+    monkeypatch.setattr("lab.workloads.uncertainty.answers.MIN_AGREEMENT", {"int8": 0.5})
+    two = replace(SHORT, depth=2, exits=((1, "every-2nd"),))
+    monkeypatch.setattr(lgvit, "sizes", lambda size: two)
+    monkeypatch.setattr(lgvit, "trained_exits", lambda variant, task, cache: untrained(two, variant.threshold))
+    with torch.no_grad():
+        images = torch.from_numpy(lgvit.task_of(lgvit.parse(SMALL)).scene.images)
+        middle = float(torch.softmax(untrained(two).logits(images)[:, 0], 1).amax(1).median())
+    prepared = get("lgvit").prepare(tmp_path, f"{SMALL},threshold={middle:.5f},precision=int8")
+    samples = np.frombuffer(prepared.job.blob, np.int8).reshape(20, -1)
+    assert samples.shape[1] == 16 * 16
+    found = np.ascontiguousarray(HostModel(prepared.model, tmp_path).run(samples))
+    assert len(set(found[:, 10])) > 1
+    scores = {one.metric: one.value for one in prepared.check(found.view(np.int8))}
+    assert scores["same_exit"] == 1
+    assert scores["output_error"] < 1e-6, "integers up to the classifier, whose sums PyTorch takes in another order"
+
+
 def test_methods_are_ends_of_one_training_and_linear_heads_have_their_own(tiny: None, tmp_path: Path) -> None:
     asked = lgvit.parse(SMALL)
     task = lgvit.task_of(asked)
@@ -270,7 +292,7 @@ def test_images_are_taken_as_imagenets_networks_do() -> None:
     [
         ("method=exits", "lgvit, linear, full, fixed"),
         ("depth=6", "2 to 5: blocks with an exit behind them"),
-        ("precision=int8", "there are: size, method"),
+        ("precision=int4", "int8, float32"),
         ("threshold=2", "method=full is the end alone"),
         ("data=mine", "has no option 'data'"),
         ("size=paper", "data=NAME, a folder below images/"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -22,6 +23,10 @@ SUM_BITS = 12
 OUTPUT = Affine(1.0 / 256.0, -128)
 """The only output quantisation TFLite's int8 softmax has."""
 INT32_MAX = (1 << 31) - 1
+MOST_ELEMENTS = 1 << SUM_BITS
+"""A row has fewer."""
+DIFFERENCES = 256
+"""Of two int8 values; with at least as many elements a table of their exponentials pays."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,7 @@ class QuantizedSoftmax(QuantizedOperator):
 
     def run(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         x = inputs[0]
-        exponentials = torch.tensor([self.exponential(-difference) for difference in range(256)])
-        terms = exponentials[x.amax(dim=-1, keepdim=True) - x]
+        terms = torch.tensor(_exponentials(self))[x.amax(dim=-1, keepdim=True) - x]
         total = rounding_divide_by_power_of_two(terms, torch.tensor(SUM_BITS)).sum(dim=-1, keepdim=True)
         pairs = [reciprocal(int(value)) for value in total.reshape(-1).tolist()]
         scale = torch.tensor([pair[0] for pair in pairs]).reshape(total.shape)
@@ -100,7 +104,16 @@ class QuantizedSoftmax(QuantizedOperator):
             ("left_shift", self.left_shift),
             ("minimum_difference", self.minimum_difference),
         )
-        return KernelCall("lab_softmax", (), fields)
+        return KernelCall("lab_softmax", (), fields, takes_scratch=True)
+
+    def scratch_bytes(self, inputs: Sequence[Shape], output: Shape) -> int:
+        return 4 * DIFFERENCES if np.prod(output) >= DIFFERENCES else 0
+
+
+@cache
+def _exponentials(layer: QuantizedSoftmax) -> tuple[int, ...]:
+    """Of the differences 0, −1 … −255: slow in Python, and the same for every row."""
+    return tuple(layer.exponential(-difference) for difference in range(DIFFERENCES))
 
 
 def multiply(a: int, b: int) -> int:

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from lab.compiler.graph import Clamp, Operator, Shape
+from lab.compiler.calibrate import affine_of_range
+from lab.compiler.graph import Clamp, Float32Array, Operator, Shape
 from lab.compiler.operations.elementwise import Binary, BroadcastBinary
-from lab.compiler.operations.matmul import UNBOUNDED
+from lab.compiler.operations.matmul import UNBOUNDED, MatMul
+from lab.compiler.operations.normalisation import GroupNorm
 from lab.compiler.operations.pool import BYTE_PLACES, AvgPool2d, MaxPool2d, MaxPool2dPlaces, Windows
 from lab.compiler.operations.reduce import Sum
+from lab.compiler.operations.softmax import Softmax
+from lab.compiler.operations.unary import Affine as AffineFunction
 from lab.compiler.operations.unary import ClampValues, Unary
 from lab.compiler.operators.add import Add
 from lab.compiler.operators.avg_pool2d import AvgPool2d as AveragePool
 from lab.compiler.operators.clamp import Activation
 from lab.compiler.operators.geometry import Window
+from lab.compiler.operators.layer_norm import LayerNorm
 from lab.compiler.operators.max_pool2d import MaxPool2d as MaximumPool
 from lab.compiler.operators.multiply import Multiply
+from lab.compiler.operators.product import Product
+from lab.compiler.operators.softmax import MOST_ELEMENTS
+from lab.compiler.operators.softmax import Softmax as SoftmaxOfRows
 from lab.compiler.operators.table import table_of
-from lab.compiler.program import Operation, Program, Step
+from lab.compiler.program import Operation, Program, Step, Tensor
+from lab.compiler.quantized import Affine
 
 
 @dataclass(frozen=True)
@@ -34,11 +44,12 @@ class ClampedSum(Binary):
 
 @dataclass(frozen=True)
 class PlainLayer:
-    """A layer without weights.
+    """A layer that reads activations alone; what else it needs is in the operator.
 
     Attributes:
         operator: the layer.
-        inputs, output: shapes as it sees them, (H, W, C) or, where only the size matters, (F,).
+        inputs, output: shapes as it sees them, (H, W, C) or, where only the size matters, (F,). The step's first inputs
+            are these.
         clamp: clamp of its output, whose gradient reads the int8 value.
     """
 
@@ -65,7 +76,52 @@ def plain_layer(program: Program, step: Step) -> PlainLayer | None:
         return PlainLayer(Activation(clamp), inputs, output, clamp)
     if isinstance(operation, Unary):
         return PlainLayer(table_of(operation), inputs, output)
-    return _pool(operation)
+    return _pool(operation) or (None if program.loss else _of_transformers(program, step))
+
+
+def _of_transformers(program: Program, step: Step) -> PlainLayer | None:
+    """What attention needs besides, for inference alone: nothing of it has a gradient through int8."""
+    operation = step.operation
+    if isinstance(operation, MatMul):
+        if step.inputs[2] or operation.activation != UNBOUNDED:
+            return None
+        sizes = [program.tensors[name].elements for name in step.inputs[:2]]
+        output = (operation.batch, operation.rows, operation.columns)
+        return PlainLayer(Product(operation), tuple((size,) for size in sizes), output)
+    if isinstance(operation, Softmax):
+        plain = operation.inner == 1 and not operation.logarithm and operation.depth < MOST_ELEMENTS
+        rows = (operation.outer, operation.depth)
+        return PlainLayer(SoftmaxOfRows(), (rows,), rows) if plain else None
+    if isinstance(operation, GroupNorm) and operation.sizes.positions == operation.sizes.groups == 1:
+        rows = (operation.sizes.batch, operation.sizes.channels)
+        weight, bias = (
+            _constant(program, name, np.full(rows[1:], default, np.float32))
+            for name, default in zip(step.inputs[1:3], (1.0, 0.0), strict=True)
+        )
+        return PlainLayer(LayerNorm(weight, bias, operation.epsilon), (rows,), rows)
+    return None
+
+
+def _constant(program: Program, name: str, absent: Float32Array) -> Float32Array:
+    value = program.tensors[name].value if name else None
+    return absent if value is None else np.ascontiguousarray(value, np.float32)
+
+
+def scales_alone(program: Program, step: Step) -> bool:
+    """Whether a step multiplies by a positive number: then the grid changes, and no byte does."""
+    operation = step.operation
+    return isinstance(operation, AffineFunction) and operation.scale > 0 and not operation.shift and not program.loss
+
+
+def int8_constant(tensor: Tensor, affine: Affine | None = None) -> Tensor | None:
+    """A constant as int8 activations are, on a grid of its own where none is given; None where it is none."""
+    if tensor.kind != "constant" or tensor.dtype != "float32" or tensor.value is None:
+        return None
+    value = tensor.value.astype(np.float64)
+    if affine is None:
+        affine = affine_of_range(min(0.0, float(value.min())), max(1e-6, float(value.max())))
+    steps = np.clip(np.rint(value / affine.scale) + affine.zero_point, -128, 127).astype(np.int8)
+    return Tensor(f"{tensor.name}.int8", tensor.shape, "int8", "constant", steps, affine)
 
 
 def _product(program: Program, step: Step, operation: Binary) -> PlainLayer | None:

@@ -3,7 +3,8 @@
 Every layer up to the classifier (a linear layer behind all other layers with weights) is quantised after calibration,
 per output channel with TFLite's requantisation. The classifier, what follows it and the loss stay in float32; without
 such a classifier the output is int8. Functions of one value become tables; parts of a concatenation are brought to one
-scale; padding is the zero point.
+scale; padding is the zero point. Inference has attention besides: linear layers of several rows, products of two
+activations, softmax, layer norm, and constants among the activations.
 
 Backward reads the int8 activations and weights (Lin et al. 2022, "On-Device Training Under 256KB Memory", section 2.1).
 The gradient of a clamp passes where the int8 value lies strictly inside the clamp's bounds, saturation of the grid
@@ -27,7 +28,6 @@ from lab.compiler.operations.conv2d import (
     Conv2d,
     Conv2dInputGradient,
     Conv2dWeightGradient,
-    ConvGeometry,
     linear_geometry,
     whole,
 )
@@ -46,18 +46,17 @@ from lab.compiler.operations.matmul import UNBOUNDED, MatMul
 from lab.compiler.operations.pool import MaxPool2dPlaces
 from lab.compiler.operations.unary import Affine as AffineFunction
 from lab.compiler.operations.unary import ClampGradient, ClampValues, UnaryGradient
-from lab.compiler.operators.conv2d import Conv2d as FloatConv2d
 from lab.compiler.operators.conv2d import QuantizedConv2d
-from lab.compiler.operators.depthwise_conv2d import DepthwiseConv2d, QuantizedDepthwiseConv2d
-from lab.compiler.operators.geometry import Window
-from lab.compiler.operators.linear import Linear, QuantizedLinear
+from lab.compiler.operators.depthwise_conv2d import QuantizedDepthwiseConv2d
+from lab.compiler.operators.linear import QuantizedLinear
 from lab.compiler.operators.max_pool2d import QuantizedMaxPool2d
 from lab.compiler.operators.table import Table
 from lab.compiler.operators.weights import weight_scales
 from lab.compiler.program import Operation, Program, Step, Tensor
 from lab.compiler.quantized import Affine
 from lab.compiler.storage import Grid, Storage
-from lab.compiler.training_passes.int8_layers import ClampedSum, plain_layer
+from lab.compiler.training_passes.int8_layers import ClampedSum, int8_constant, plain_layer, scales_alone
+from lab.compiler.training_passes.int8_weights import float_layer, geometry_of
 from lab.compiler.updates import scale_tensor
 from lab.errors import CompileError
 
@@ -111,10 +110,11 @@ def to_int8(program: Program, calibration: Sequence[torch.Tensor]) -> Program:
     layers = _layers(program)
     for step in program.steps:
         reads_int8 = any(name in work.affine for name in step.inputs)
+        begins = isinstance(step.operation, StridedWrite) and program.tensors[step.inputs[0]].kind == "constant"
         if isinstance(step.operation, (Reshape, StridedCopy)) and reads_int8:
             _set_int8(work, step.outputs[0], work.affine[step.inputs[0]])
             work.steps.append(step)
-        elif step.name in layers and reads_int8:
+        elif step.name in layers and (reads_int8 or begins):
             _quantize(work, step)
         else:
             _keep(work, step)
@@ -202,16 +202,27 @@ def _clamps_into_sums(program: Program) -> Program:
 def _quantize(work: _Int8, step: Step) -> None:
     """Append the int8 form of a forward step."""
     operation = step.operation
-    if isinstance(operation, (Conv2d, MatMul)):
+    computed = isinstance(operation, MatMul) and step.inputs[1] in work.affine and not work.program.loss
+    if isinstance(operation, (Conv2d, MatMul)) and not computed:
         _quantize_weighted(work, step, operation)
     elif isinstance(operation, StridedWrite):
         _quantize_write(work, step, operation)
+    elif scales_alone(work.program, step):
+        _scale(work, step)
     else:
         _quantize_plain(work, step)
 
 
+def _scale(work: _Int8, step: Step) -> None:
+    """A product with a positive number: the same bytes on another grid."""
+    source, output = work.affine[step.inputs[0]], step.outputs[0]
+    factor = step.operation.scale if isinstance(step.operation, AffineFunction) else 1.0
+    work.steps.append(replace(step, operation=Reshape(work.tensors[output].shape)))
+    _set_int8(work, output, Affine(source.scale * factor, source.zero_point))
+
+
 def _quantize_plain(work: _Int8, step: Step) -> None:
-    """A layer without weights."""
+    """A layer that reads activations alone."""
     plain = plain_layer(work.program, step)
     if plain is None:
         raise CompileError(
@@ -220,7 +231,8 @@ def _quantize_plain(work: _Int8, step: Step) -> None:
             "pools, padding and functions of one value",
         )
     operator, output = plain.operator, step.outputs[0]
-    sources = [_affine_of(work, name, step) for name in step.inputs if name]
+    read = tuple(_as_int8(work, name, step) for name in step.inputs[: len(plain.inputs)])
+    sources = [work.affine[name] for name in read]
     affine = _output_affine(work, operator, sources, output)
     try:
         quantized = operator.quantize(sources, affine)
@@ -233,7 +245,8 @@ def _quantize_plain(work: _Int8, step: Step) -> None:
         made = Int8MaxPoolPlaces(quantized, step.operation.windows)
     else:
         made = (Int8InPlace if quantized.in_place else Int8Layer)(quantized, plain.inputs, plain.output)
-    work.steps.append(replace(step, operation=made))
+    outputs = step.outputs[:1] if isinstance(made, Int8Layer) else step.outputs
+    work.steps.append(replace(step, operation=made, inputs=read, outputs=outputs))
     _set_int8(work, output, affine)
 
 
@@ -247,14 +260,15 @@ def _output_affine(work: _Int8, operator: Operator, sources: Sequence[Affine], o
 
 def _quantize_write(work: _Int8, step: Step, operation: StridedWrite) -> None:
     """Padding keeps its scale; the parts of a concatenation are brought to the scale of the whole."""
-    source = _affine_of(work, step.inputs[0], step)
-    output = step.outputs[0]
+    output, whole_output = step.outputs[0], _written_last(work.program, step.outputs[0])
     if isinstance(operation, StridedExtend):
         affine = _affine_of(work, step.inputs[1], step)
+    elif whole_output == output:
+        affine = _affine_of(work, step.inputs[0], step)
     else:
-        whole_output = _written_last(work.program, output)
-        affine = source if whole_output == output else best_affine(work.seen[whole_output], 0.0)
-    inputs = step.inputs
+        affine = best_affine(work.seen[whole_output], 0.0)
+    inputs = (_as_int8(work, step.inputs[0], step, affine), *step.inputs[1:])
+    source = work.affine[inputs[0]]
     if source != affine:
         part = work.tensors[inputs[0]]
         rescaled = f"{step.name}.rescale"
@@ -275,6 +289,18 @@ def _written_last(program: Program, name: str) -> str:
         if isinstance(step.operation, StridedExtend) and step.inputs[1] == name:
             name = step.outputs[0]
     return name
+
+
+def _as_int8(work: _Int8, name: str, step: Step, affine: Affine | None = None) -> str:
+    """The int8 tensor of an activation, or of a constant in the place of one, on its own grid or the given one."""
+    made = None if name in work.affine else int8_constant(work.tensors[name], affine)
+    if made is None:
+        _affine_of(work, name, step)
+        return name
+    made = replace(made, name=f"{step.name}.{made.name}")
+    work.tensors[made.name] = made
+    _set_int8(work, made.name, made.affine or _affine_of(work, made.name, step))
+    return made.name
 
 
 def _affine_of(work: _Int8, name: str, step: Step) -> Affine:
@@ -300,10 +326,10 @@ def _quantize_weighted(work: _Int8, step: Step, operation: Conv2d | MatMul) -> N
             hint="int8 weights belong to one layer; give each its own, or use precision='float32'",
         )
     source = _affine_of(work, step.inputs[0], step)
-    geometry = geometry_of(operation, step)
+    geometry = geometry_of(operation, step, rows=not work.program.loss)
     weight = _values(work, name, step)
     bias = _values(work, step.inputs[2], step) if step.inputs[2] else np.zeros(geometry.output[2], dtype=np.float32)
-    layer = _float_layer(operation, geometry, weight, bias)
+    layer = float_layer(operation, geometry, weight, bias)
     affine = best_affine(work.seen[step.outputs[0]], layer.minimum_output_scale([source]))
     quantized = layer.quantize([source], affine)
     if not isinstance(quantized, (QuantizedConv2d, QuantizedDepthwiseConv2d, QuantizedLinear)):
@@ -353,24 +379,6 @@ def _quantize_weighted(work: _Int8, step: Step, operation: Conv2d | MatMul) -> N
     _set_int8(work, step.outputs[0], affine)
 
 
-def geometry_of(operation: Conv2d | MatMul, step: Step) -> ConvGeometry:
-    """Sizes of a layer; a linear one is a 1×1 convolution of one pixel."""
-    if isinstance(operation, Conv2d):
-        geometry = operation.geometry
-        if geometry.dilation != (1, 1) or (geometry.groups > 1 and not geometry.depthwise):
-            raise CompileError(
-                f"'{step.name}' at {step.source}: dilation {geometry.dilation}, {geometry.groups} groups",
-                hint="int8 takes convolutions without dilation, with one group or one filter per channel",
-            )
-        return geometry
-    if operation.rows != 1 or operation.batch != 1 or not operation.transpose_b:
-        raise CompileError(
-            f"'{step.name}' at {step.source}: a matrix product of {operation.rows} rows has no int8 form",
-            hint="use precision='float32'",
-        )
-    return linear_geometry(operation.depth, operation.columns)
-
-
 def _values(work: _Int8, name: str, step: Step) -> npt.NDArray[np.float32]:
     value = work.program.tensors[name].value
     if value is None:
@@ -379,20 +387,6 @@ def _values(work: _Int8, name: str, step: Step) -> npt.NDArray[np.float32]:
             hint="use precision='float32'",
         )
     return value.astype(np.float32)
-
-
-def _float_layer(
-    operation: Conv2d | MatMul, geometry: ConvGeometry, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]
-) -> FloatConv2d | DepthwiseConv2d | Linear:
-    clamp = operation.activation if operation.activation != UNBOUNDED else None
-    if isinstance(operation, MatMul):
-        return Linear(weight.reshape(geometry.output[2], geometry.input[2]), bias, clamp)
-    top, left = geometry.padding
-    window = Window(geometry.kernel, geometry.stride, top, top, left, left)
-    shaped = weight.reshape(geometry.weight_shape)
-    if geometry.depthwise:
-        return DepthwiseConv2d(np.ascontiguousarray(shaped.transpose(2, 0, 1)), bias, window, clamp)
-    return FloatConv2d(shaped, bias, window, clamp)
 
 
 def _keep(work: _Int8, step: Step) -> None:

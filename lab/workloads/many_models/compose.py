@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from lab.compiler.binary_constants import arrays_of, file_name
 from lab.compiler.model import BufferPlan, CompiledModel, LayerInfo, TensorSpec
 from lab.workloads.many_models.loading import image_of, in_region
 from lab.workloads.parts import as_part
@@ -67,7 +68,7 @@ class Member:
         """What is stored of it: its layers, or its image."""
         if not self.whole:
             return self.layers
-        image = image_of(self.text)
+        image = image_of(self.text, self.model.binaries)
         return (StoredLayer("", image, len(image)),)
 
     @property
@@ -97,6 +98,9 @@ def compose(name: str, members: Sequence[Member], books: Mapping[str, Book], *, 
         books: by the names that layers have for them.
         share: whether weights that are the same in several networks are stored once.
 
+    Large weights in files of their own (:mod:`lab.compiler.binary_constants`) are taken along; of these each network
+    keeps its own.
+
     Raises:
         ValueError: the layers of a member are not those of its C.
     """
@@ -106,6 +110,11 @@ def compose(name: str, members: Sequence[Member], books: Mapping[str, Book], *, 
     texts = {one.name: one.text for one in members}
     shared = _shared(list(texts.values())) if share else {}
     sources = {f"network_{one.name}.c": _placed(texts[one.name], one, shared) for one in members}
+    files: dict[str, bytes] = {}
+    for one in members:
+        place = f"network_{one.name}.c"
+        sources[place], own = _with_files(sources[place], one)
+        files |= own
     sources["model.h"] = _header(name, members, shared)
     sources["model.c"] = _source(name, members, books, shared)
     saved = sum(4 * count * (_uses(texts.values(), body) - 1) for body, (_, count) in shared.items())
@@ -124,6 +133,7 @@ def compose(name: str, members: Sequence[Member], books: Mapping[str, Book], *, 
         arena_bytes=arena,
         lower_bound_bytes=max(one.lower_bound_bytes for one in models),
         digest=digest(sources),
+        binaries=files,
     )
 
 
@@ -143,26 +153,54 @@ def _uses(texts: Iterable[str], body: str) -> int:
     return sum(body == other for text in texts for _, _, other in _WEIGHTS.findall(text))
 
 
+def _with_files(text: str, member: Member) -> tuple[str, dict[str, bytes]]:
+    """The C of a network and the files it still includes, under names that no other network's have."""
+    files: dict[str, bytes] = {}
+    for array in arrays_of(text):
+        file = file_name(array.label)
+        own = f"network_{member.name}_{file}"
+        text = text.replace(array.text, array.text.replace(file, own))
+        files[own] = member.model.binaries[file]
+    return text, files
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Weights in a network's C: the text that declares them, their name, how many words, and their values there."""
+
+    text: str
+    label: str
+    count: int
+    body: str
+
+
+def _weights(text: str) -> list[_Weights]:
+    """In the order of the schedule, those in files among them, which have no values in the text."""
+    there = {found.start(): _Weights(found[0], found[1], int(found[2]), found[3]) for found in _WEIGHTS.finditer(text)}
+    for array in arrays_of(text):
+        if array.label.endswith("_weights"):
+            there[array.at] = _Weights(array.text, array.label, array.count, "")
+    return [there[place] for place in sorted(there)]
+
+
 def _placed(text: str, member: Member, shared: Mapping[str, tuple[str, int]]) -> str:
     """The C of a network whose weights lie where they are decoded to, or where all share them."""
     if member.whole:
-        return in_region(text, REGION)
-    there = _WEIGHTS.findall(text)
+        return in_region(text, REGION, member.model.binaries)
+    there = _weights(text)
     wrong = len(there) != len(member.layers) or any(
-        layer is not None and layer.bytes != 4 * int(count)
-        for (_, count, _), layer in zip(there, member.layers, strict=False)
+        layer is not None and layer.bytes != 4 * one.count for one, layer in zip(there, member.layers, strict=False)
     )
     if wrong:
-        raise ValueError(f"network '{member.name}' has the weights {[int(one[1]) for one in there]} in words; "
+        raise ValueError(f"network '{member.name}' has the weights {[one.count for one in there]} in words; "
                          f"{[one and one.bytes for one in member.layers]} bytes are stored")  # fmt: skip
     offset = 0
-    for (label, count, body), layer in zip(there, member.layers, strict=True):
-        array = f"static const int32_t {label}[{count}] = {{\n{body}}};\n"
+    for one, layer in zip(there, member.layers, strict=True):
         if layer is not None:
-            text = text.replace(array, f"#define {label} ({REGION} + {offset // 4}u)\n")
+            text = text.replace(one.text, f"#define {one.label} ({REGION} + {offset // 4}u)\n")
             offset += layer.bytes
-        elif body in shared:
-            text = text.replace(array, f"#define {label} {shared[body][0]}\n")
+        elif one.body in shared:
+            text = text.replace(one.text, f"#define {one.label} {shared[one.body][0]}\n")
     return text
 
 

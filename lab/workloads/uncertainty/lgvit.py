@@ -18,7 +18,7 @@ from lab.workloads.data import digits
 from lab.workloads.fitting import Plan
 from lab.workloads.options import Allowed, one_of, read_sized, within
 from lab.workloads.trained import trained
-from lab.workloads.uncertainty.answers import TRANSFORMER, Question, Reading, prepare
+from lab.workloads.uncertainty.answers import TRANSFORMER, Precision, Question, Reading, prepare
 from lab.workloads.uncertainty.early_exit import counts, judge
 from lab.workloads.uncertainty.lgvit_claims import CLAIMS
 from lab.workloads.uncertainty.lgvit_images import folder_task
@@ -56,6 +56,7 @@ class Variant:
         threshold: the confidence, largest softmax, with which an exit is taken.
         depth: of ``method=fixed``.
         hard: percentage of the images that are under a shift.
+        precision: of all but the linear classifiers, which are in float32.
         epochs: of the first stage; the second, of the heads alone, has a quarter of them.
         evaluated: images asked.
     """
@@ -65,6 +66,7 @@ class Variant:
     threshold: float = 0.8
     depth: int = 3
     hard: int = 20
+    precision: Precision = "float32"
     epochs: int = 30
     evaluated: int = 200
 
@@ -93,6 +95,7 @@ def _allowed(size: Size) -> tuple[Allowed, ...]:
         one_of("method", get_args(Method)),
         within("threshold", 0, 1, "0 to 1: the first exit is taken at 0; method=full is the end alone"),
         within("depth", first, last, f"{first} to {last}: blocks with an exit behind them"),
+        one_of("precision", get_args(Precision)),
         within("epochs", 1, 200),
     )
 
@@ -144,8 +147,9 @@ def sizes(size: Size) -> Transformer:
 
 
 class Lgvit:
-    """The workload. Variants: ``method=lgvit|linear|full|fixed``, ``threshold=``, ``depth=``, ``hard=``, ``epochs=``,
-    ``evaluated=``, separated by commas; with ``size=paper`` also ``data=`` and ``samples=``.
+    """The workload. Variants: ``method=lgvit|linear|full|fixed``, ``threshold=``, ``depth=``, ``hard=``,
+    ``precision=float32|int8``, ``epochs=``, ``evaluated=``, separated by commas; with ``size=paper`` also ``data=`` and
+    ``samples=``.
     """
 
     id: str = "lgvit"
@@ -155,9 +159,7 @@ class Lgvit:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = ("method=full", "method=linear", "method=fixed", "threshold=0")
     claims: tuple[Claim, ...] = CLAIMS
-    missing: str = (
-        "ViT-B, DeiT-B and Swin-B (--size paper has DeiT-Ti: the C of ViT-B would have 1.4 GB), int8 of the transformer"
-    )
+    missing: str = "ViT-B, DeiT-B and Swin-B (--size paper has DeiT-Ti)"
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Train, compile and answer on this computer, or read all of it from the cache.
@@ -171,7 +173,7 @@ class Lgvit:
         exits = len(sizes(chosen.size).exits) + 1
         reading = Reading(task.classes, task.classes, exits) if dynamic else Reading(task.classes)
         question = Question(
-            self.id, asdict(chosen), "float32", task, reading, partial(judge, task.scene, reading),
+            self.id, asdict(chosen), chosen.precision, task, reading, partial(judge, task.scene, reading),
             partial(network, chosen, task, cache), f"{chosen.hard} % of {len(task.scene)} images are under a shift",
         )  # fmt: skip
         return prepare(question, cache)
