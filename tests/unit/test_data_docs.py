@@ -14,11 +14,15 @@ from lab.workloads.data import (
     ecg5000,
     esc50,
     image_folder,
+    imagenette,
     inertial,
     mini_imagenet,
     mnist,
     sound_folder,
     speech_commands,
+    tiny_imagenet,
+    urbansound8k,
+    visual_wake_words,
 )
 from lab.workloads.data.folders import Source
 from lab.workloads.networks.weight_files import NETWORK_FILES
@@ -27,7 +31,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 SOURCES = (
     cifar10.CIFAR10, cifar10.CIFAR10_C, cifar100.CIFAR100, speech_commands.SPEECH_COMMANDS, inertial.UCI_HAR,
     mini_imagenet.MINI_IMAGENET, esc50.ESC50, inertial.PAMAP2, image_folder.source("NAME"), ecg5000.ECG5000,
-    sound_folder.source("NAME"), NETWORK_FILES,
+    sound_folder.source("NAME"), NETWORK_FILES, imagenette.IMAGENETTE, tiny_imagenet.TINY_IMAGENET,
+    visual_wake_words.VISUAL_WAKE_WORDS, urbansound8k.URBANSOUND8K,
     *mnist.SOURCES.values(),
 )  # fmt: skip
 
