@@ -2,28 +2,41 @@
 
 #include <math.h>
 
+static int32_t end_of(int32_t first, int32_t positions)
+{
+    return positions - first < LAB_F32_GROUP_NORM_RUN ? positions : first + LAB_F32_GROUP_NORM_RUN;
+}
+
 static float mean_of(const lab_f32_group_norm_t *layer, const float *input)
 {
     const int32_t stride = layer->groups * layer->channels;
-    float sum = 0.0f;
-    for (int32_t p = 0; p < layer->positions; p++) {
-        for (int32_t c = 0; c < layer->channels; c++)
-            sum += input[p * stride + c];
+    float total = 0.0f;
+    for (int32_t first = 0; first < layer->positions; first += LAB_F32_GROUP_NORM_RUN) {
+        float sum = 0.0f;
+        for (int32_t p = first; p < end_of(first, layer->positions); p++) {
+            for (int32_t c = 0; c < layer->channels; c++)
+                sum += input[p * stride + c];
+        }
+        total += sum;
     }
-    return sum / (float)(layer->positions * layer->channels);
+    return total / (float)(layer->positions * layer->channels);
 }
 
 static float variance_of(const lab_f32_group_norm_t *layer, const float *input, float mean)
 {
     const int32_t stride = layer->groups * layer->channels;
-    float sum = 0.0f;
-    for (int32_t p = 0; p < layer->positions; p++) {
-        for (int32_t c = 0; c < layer->channels; c++) {
-            const float difference = input[p * stride + c] - mean;
-            sum += difference * difference;
+    float total = 0.0f;
+    for (int32_t first = 0; first < layer->positions; first += LAB_F32_GROUP_NORM_RUN) {
+        float sum = 0.0f;
+        for (int32_t p = first; p < end_of(first, layer->positions); p++) {
+            for (int32_t c = 0; c < layer->channels; c++) {
+                const float difference = input[p * stride + c] - mean;
+                sum += difference * difference;
+            }
         }
+        total += sum;
     }
-    return sum / (float)(layer->positions * layer->channels);
+    return total / (float)(layer->positions * layer->channels);
 }
 
 void lab_f32_group_norm(const lab_f32_group_norm_t *layer, const float *input, const float *scale, const float *shift,

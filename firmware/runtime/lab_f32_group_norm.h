@@ -3,11 +3,15 @@
  * = 1), instance norm (one channel per group) and batch norm over the batch (batch = 1, one channel per group).
  * input, output [batch][positions][groups][channels]; scale, shift [groups][channels], each may be a null pointer;
  * mean, deviation [batch][groups]: what the gradient needs, deviation is 1 / sqrt(variance + epsilon).
- * Two passes, so that a large mean costs no digits; sums one after the other, in float. No scratch; output may be input. */
+ * Two passes, so that a large mean costs no digits. Sums in float, one value after the other in runs of so many
+ * positions, whose sums are added up: one sum over a batch of large maps would lose four digits. No scratch; output may
+ * be input. */
 #ifndef LAB_F32_GROUP_NORM_H
 #define LAB_F32_GROUP_NORM_H
 
 #include <stdint.h>
+
+#define LAB_F32_GROUP_NORM_RUN 1024
 
 typedef struct {
     int32_t batch, positions, groups, channels;

@@ -1,5 +1,7 @@
 #include "lab_f32_group_norm_input_gradient.h"
 
+#include "lab_f32_group_norm.h"
+
 /* One group; the pointers are to its first element, scale may be a null pointer. */
 static void group(const lab_f32_group_norm_input_gradient_t *layer, const float *gradient, const float *input, float mean,
                   float deviation, const float *scale, float *output)
@@ -7,13 +9,20 @@ static void group(const lab_f32_group_norm_input_gradient_t *layer, const float 
     const int32_t stride = layer->groups * layer->channels;
     const float count = (float)(layer->positions * layer->channels);
     float sum = 0.0f, product = 0.0f;
-    for (int32_t p = 0; p < layer->positions; p++) {
-        for (int32_t c = 0; c < layer->channels; c++) {
-            const int32_t i = p * stride + c;
-            const float h = scale != 0 ? gradient[i] * scale[c] : gradient[i];
-            sum += h;
-            product += h * (input[i] - mean);
+    for (int32_t first = 0; first < layer->positions; first += LAB_F32_GROUP_NORM_RUN) {
+        const int32_t left = layer->positions - first;
+        const int32_t end = left < LAB_F32_GROUP_NORM_RUN ? layer->positions : first + LAB_F32_GROUP_NORM_RUN;
+        float run = 0.0f, run_product = 0.0f;
+        for (int32_t p = first; p < end; p++) {
+            for (int32_t c = 0; c < layer->channels; c++) {
+                const int32_t i = p * stride + c;
+                const float h = scale != 0 ? gradient[i] * scale[c] : gradient[i];
+                run += h;
+                run_product += h * (input[i] - mean);
+            }
         }
+        sum += run;
+        product += run_product;
     }
     const float offset = sum / count, slope = product * deviation * deviation / count;
     for (int32_t p = 0; p < layer->positions; p++) {

@@ -13,7 +13,14 @@ from torch import nn
 from torch.nn import functional
 
 from lab.compiler.host import HostTraining
-from lab.compiler.operations.normalisation import RunningNorm, RunningStatistics
+from lab.compiler.operations.normalisation import (
+    GroupNorm,
+    GroupNormInputGradient,
+    Groups,
+    NormScaleGradient,
+    RunningNorm,
+    RunningStatistics,
+)
 from lab.compiler.operations.optimizer import Sgd
 from lab.compiler.program import TrainingState
 from lab.compiler.training import TrainingModel, compile_training
@@ -86,6 +93,20 @@ def test_the_kernels_do_what_their_operations_say() -> None:
         check_kernel(RunningNorm(6, 3, 1e-5), inputs, relative=1e-5, absolute=1e-5)
     deviation = (variance + 1e-3).rsqrt()
     check_update(RunningStatistics(7, 0.2, 1e-3), [shift, scale.abs(), mean, deviation], (0, 1), TrainingState(RATE))
+
+
+def test_sums_over_a_batch_of_large_maps_keep_their_digits() -> None:
+    """One float32 sum over so many values would be off by 1e-4 of itself, and the ways of two machines would part."""
+    x = 1 + torch.rand(1, 70_001, 2, generator=torch.Generator().manual_seed(6))
+    sizes = Groups(1, 70_001, 2, 1)
+    _, mean, deviation = check_kernel(GroupNorm(sizes, 1e-5), [x, None, None], relative=1e-5, absolute=1e-5)
+    exact = x.double()
+    torch.testing.assert_close(mean.double(), exact.mean((0, 1)), rtol=1e-6, atol=0)
+    spread = exact.var((0, 1), unbiased=False) + 1e-5
+    torch.testing.assert_close(deviation.double(), spread.rsqrt(), rtol=1e-6, atol=0)
+    inputs = [x - 1, x, mean, deviation]
+    check_kernel(NormScaleGradient(sizes), inputs, relative=1e-5, absolute=1e-5)
+    check_kernel(GroupNormInputGradient(sizes), [*inputs, None], relative=1e-5, absolute=1e-5)
 
 
 def test_what_has_no_statistics_is_refused() -> None:
