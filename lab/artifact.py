@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
+
+Accelerator: TypeAlias = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Artifact:
         memory: sizes from the ELF.
         cached: whether the build was served from the cache.
         runtime: what runs it: itself, or a Python on the device (:mod:`lab.devices.python_payload`).
+        accelerator: what PyTorch computes on there; of no matter where the image runs itself.
     """
 
     path: Path
@@ -53,3 +56,4 @@ class Artifact:
     memory: MemoryUse
     cached: bool = False
     runtime: Literal["native", "pytorch"] = "native"
+    accelerator: Accelerator = "cpu"

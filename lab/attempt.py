@@ -25,7 +25,7 @@ from lab.os_records import environment_of, instructions_of, memory_of, reported_
 from lab.passes import Capture, collect, collect_rounds, first_samples, joined_outputs
 from lab.paths import store_dir
 from lab.provenance import checkout, lab_version
-from lab.roofline import accesses_of, measure_peaks
+from lab.roofline import accesses_of, copied_bytes, measure_peaks
 from lab.run_records import (
     clock_notes,
     count_records,
@@ -46,7 +46,7 @@ from measurements.memory import memory_records
 from measurements.record import Provenance, Record, Run, Source, Trace
 from measurements.regions import INFERENCE
 from measurements.rejection import MeasurementRejected
-from measurements.roofline import roofline_records
+from measurements.roofline import roofline_records, transfer_records
 from measurements.statistics import make_record
 from measurements.store import Store, new_run_id
 from measurements.throttled import mark_throttled
@@ -432,8 +432,8 @@ class Attempt:
         roofline = deployment.prepared.roofline
         if roofline is None:
             return
-        if deployment.artifact.runtime == "native":
-            self._records += measure_peaks(deployment.device, deployment.hello)
+        self._records += measure_peaks(deployment.device, deployment.hello, deployment.artifact)
+        self._records += transfer_records(self._records, copied_bytes(deployment.prepared.model.input.size))
         steps = [planned_step(step) for step in roofline.steps]
         self._records += roofline_records(self._records, steps, accesses_of(self._training_counts, steps))
 

@@ -52,6 +52,10 @@ class NoPyTorch(ConfigError):
     """A device has no Python that runs PyTorch; what is compared with it there is not measured."""
 
 
+class NoAccelerator(NoPyTorch):
+    """A device's PyTorch does not have the accelerator that was asked for."""
+
+
 class InfrastructureError(LabError):
     """The bench failed; says nothing about the device under test or the workload.
 

@@ -7,23 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from lab.artifact import Artifact
 from lab.devices.base import Device, RegionCount
 from lab.events import Hello, Job
 from lab.passes import Capture, collect
 from lab.training import LAYER
 from measurements.record import PlannedStep, Record
-from measurements.roofline import Accesses, layer_region, peak_records, with_step
-from measurements.training import REGIONS
+from measurements.roofline import NATIVE_NOTES, TORCH_NOTES, Accesses, layer_region, peak_records, with_step
+from measurements.training import COPY_IN, COPY_OUT, REGIONS
 
 WINDOWS = 5
 LEAST_US = 2000
 """Of a window: long beside the resolution of any clock here, and 50,000 instructions of the slowest emulated core."""
 
 
-def measure_peaks(device: Device, hello: Hello) -> tuple[Record, ...]:
-    """Run the two loops on a device whose image has them, and make records of their rates.
+def measure_peaks(device: Device, hello: Hello, artifact: Artifact) -> tuple[Record, ...]:
+    """Run the loops on a device whose image has them, or its PyTorch, and make records of their rates.
 
     The arena is written over; variables stay.
+
+    Args:
+        device: has the artifact.
+        hello: what it said.
+        artifact: under PyTorch its flags are the accelerator's name and clock, which the records say, too.
 
     Raises:
         ProtocolError: the device reported no peaks.
@@ -34,7 +40,15 @@ def measure_peaks(device: Device, hello: Hello) -> tuple[Record, ...]:
     for _ in collect(device, job, capture):
         pass
     per_pass = {one.name.partition("/")[0]: one.value for one in capture.metrics}
-    return peak_records(capture.events, per_pass, hello.clock_hz, device.identity.source)
+    notes = NATIVE_NOTES
+    if artifact.runtime == "pytorch":
+        notes = {region: f"{words}; {artifact.flags}" for region, words in TORCH_NOTES.items()}
+    return peak_records(capture.events, per_pass, hello.clock_hz, device.identity.source, notes)
+
+
+def copied_bytes(sample_bytes: int) -> dict[str, int]:
+    """What a step under PyTorch copies, by region: the sample with its class, an int64, and the loss, a float32."""
+    return {COPY_IN: sample_bytes + 8, COPY_OUT: 4}
 
 
 def accesses_of(counts: Iterable[RegionCount], steps: Sequence[PlannedStep]) -> dict[str, Accesses]:

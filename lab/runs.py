@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lab import progress
-from lab.artifact import Artifact
+from lab.artifact import Accelerator, Artifact
 from lab.attempt import Attempt, Status
 from lab.build import build, check_fits, runner_ram_bytes
 from lab.deployment import Deployment, evidence_of
@@ -21,7 +21,14 @@ from lab.measured import Measurement
 from lab.metered import EnergyPlan
 from lab.passes import Capture, collect
 from lab.provenance import checkout, lab_version
-from lab.torch_programs import artifact_of, in_pytorch, named, require_python, split_variant
+from lab.torch_programs import (
+    artifact_of,
+    in_pytorch,
+    named,
+    require_accelerator,
+    split_accelerator,
+    split_variant,
+)
 from lab.training import checkpoint, forget
 from lab.workloads import get
 from lab.workloads.base import Prepared, Room, Survey
@@ -47,7 +54,7 @@ def deploy(
 
     Raises:
         ConfigError: unknown workload, no firmware for the board, or the model does not fit.
-        NoPyTorch: the variant is ``pytorch``, and the device has no Python.
+        NoPyTorch: the variant is ``pytorch``, and the device has no Python, or not the accelerator that was asked for.
         DeviceError, InfrastructureError: the image does not start, or not in time.
     """
     board = entry.board
@@ -57,12 +64,14 @@ def deploy(
             hint="add a folder in firmware/boards and name it in the board file",
         )
     on_pytorch, own_variant = split_variant(variant)
+    accelerator: Accelerator = "cpu"
     if on_pytorch:
-        require_python(device)
+        accelerator, own_variant = split_accelerator(own_variant)
+        require_accelerator(device, accelerator)
     prepared = get(workload).prepare(cache, own_variant)
     if on_pytorch:
-        prepared, program = in_pytorch(workload, prepared)
-        artifact = artifact_of(program, prepared.model.name, board.firmware_board, cache)
+        prepared, program = in_pytorch(workload, prepared, accelerator)
+        artifact = artifact_of(program, prepared.model.name, board.firmware_board, cache, accelerator)
         return _started(entry, device, workload, variant, prepared, artifact, limit_s)
     survey: tuple[Record, ...] = ()
     if prepared.survey is not None:

@@ -10,21 +10,23 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 import numpy as np
 
-from lab.artifact import Artifact, MemoryUse
+from lab.artifact import Accelerator, Artifact, MemoryUse
 from lab.build import BUILD_ID_DIGITS
 from lab.compiler.model import CompiledModel, TensorSpec
 from lab.devices.base import Device
 from lab.devices.python_payload import SCRIPT, PythonEnvironment
 from lab.durable import replace_file
-from lab.errors import ConfigError, NoPyTorch, WorkloadError
+from lab.errors import ConfigError, NoAccelerator, NoPyTorch, WorkloadError
 from lab.events import Job
 from lab.workloads.base import FloatArray, Int8Array, Prepared, Score, TorchProgram, TrainingPlan
 
 VARIANT = "pytorch"
+ACCELERATOR = "accelerator"
+ACCELERATORS: tuple[Accelerator, ...] = get_args(Accelerator)
 MAX_ERROR = 1e-3
 """Most that outputs may differ from those of this computer's PyTorch, in parts of the largest output, and losses."""
 MAX_ACCURACY_DROP = 0.05
@@ -49,20 +51,52 @@ def split_variant(variant: str) -> tuple[bool, str]:
     return (True, rest) if first == VARIANT else (False, variant)
 
 
-def require_python(device: Device) -> None:
-    """Refuse a device that can have no Python of its own.
+def split_accelerator(variant: str) -> tuple[Accelerator, str]:
+    """What PyTorch is to compute on, ``cpu`` where nothing is said, and the workload's own variant.
+
+    Args:
+        variant: ``accelerator=cuda,image=16``, from :func:`split_variant`.
 
     Raises:
-        NoPyTorch: it is a microcontroller or a phone.
+        ConfigError: an accelerator of another name.
+    """
+    items = variant.split(",")
+    asked = [item.partition("=")[2] for item in items if item.startswith(f"{ACCELERATOR}=")] or ["cpu"]
+    found = next((one for one in ACCELERATORS if one == asked[-1]), None)
+    if found is None:
+        raise ConfigError(
+            f"{ACCELERATOR}={asked[-1]} is not allowed", hint=f"one of {', '.join(ACCELERATORS)}"
+        )
+    return found, ",".join(item for item in items if not item.startswith(f"{ACCELERATOR}="))
+
+
+def require_accelerator(device: Device, accelerator: Accelerator) -> None:
+    """Refuse a device whose PyTorch cannot compute on an accelerator.
+
+    Raises:
+        NoPyTorch: it is a microcontroller or a phone, or no Python is configured.
+        NoAccelerator: its PyTorch has none of this kind; says what was found there.
+        ConfigError: its Python lacks what is needed.
     """
     if not isinstance(device, PythonRunning):
         raise NoPyTorch(
             f"{device.identity.name} has no Python that runs PyTorch",
             hint="the variant pytorch runs on Linux devices and on this computer (docs/linux.md)",
         )
+    if accelerator == "cpu":
+        return
+    python = device.python()
+    if accelerator not in python.accelerators:
+        raise NoAccelerator(
+            f"{device.identity.name} has no {accelerator} for PyTorch {python.packages.get('torch')}: found "
+            f"{python.lacking}",
+            hint="NVIDIA's driver and a PyTorch with CUDA in the device's Python, or accelerator=cpu (docs/linux.md)",
+        )
 
 
-def in_pytorch(workload: str, prepared: Prepared) -> tuple[Prepared, TorchProgram]:
+def in_pytorch(
+    workload: str, prepared: Prepared, accelerator: Accelerator = "cpu"
+) -> tuple[Prepared, TorchProgram]:
     """A workload as PyTorch runs it on a device, in float32, with the program to be sent there.
 
     Raises:
@@ -92,6 +126,7 @@ def in_pytorch(workload: str, prepared: Prepared) -> tuple[Prepared, TorchProgra
     found = replace(
         prepared,
         model=model,
+        parameters={**prepared.parameters, ACCELERATOR: accelerator},
         job=Job("infer", np.ascontiguousarray(program.inputs).tobytes(), len(program.inputs)),
         reference_outputs=outputs.view(np.int8).reshape(len(outputs), -1),
         check=lambda told: _check_outputs(program, told),
@@ -103,7 +138,9 @@ def in_pytorch(workload: str, prepared: Prepared) -> tuple[Prepared, TorchProgra
     return found, program
 
 
-def artifact_of(program: TorchProgram, name: str, board: str, cache: Path) -> Artifact:
+def artifact_of(
+    program: TorchProgram, name: str, board: str, cache: Path, accelerator: Accelerator = "cpu"
+) -> Artifact:
     """The program as a file in the cache, named by its content and that of the runner that goes with it.
 
     Args:
@@ -111,6 +148,7 @@ def artifact_of(program: TorchProgram, name: str, board: str, cache: Path) -> Ar
         name: of the model.
         board: what ``hello`` will say.
         cache: of the lab.
+        accelerator: what it computes on there.
     """
     digest = hashlib.sha256(program.archive + SCRIPT.read_bytes()).hexdigest()
     path = cache / "programs" / digest / f"{name}.pt2"
@@ -118,7 +156,9 @@ def artifact_of(program: TorchProgram, name: str, board: str, cache: Path) -> Ar
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, program.archive)
     none = MemoryUse(0, 0, 0, 0, 0)
-    return Artifact(path, board, digest[:BUILD_ID_DIGITS], digest, "", "", none, runtime="pytorch")
+    return Artifact(
+        path, board, digest[:BUILD_ID_DIGITS], digest, "", "", none, runtime="pytorch", accelerator=accelerator
+    )
 
 
 def named(artifact: Artifact, device: Device) -> Artifact:
@@ -126,7 +166,8 @@ def named(artifact: Artifact, device: Device) -> Artifact:
     if artifact.runtime != "pytorch" or not isinstance(device, PythonRunning):
         return artifact
     python = device.python()
-    return replace(artifact, toolchain=python.title, flags=python.cuda)
+    title = python.accelerators.get(artifact.accelerator, "")
+    return replace(artifact, toolchain=python.title, flags=f"{ACCELERATOR} {artifact.accelerator}: {title}")
 
 
 def _check_outputs(program: TorchProgram, told: Int8Array) -> list[Score]:

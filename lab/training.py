@@ -45,7 +45,8 @@ class TrainingResult:
 
     Attributes:
         losses: float32 (steps,), the loss of each step before its update.
-        events: passes through ``train.forward``, ``train.backward`` and ``train.update``, in order.
+        events: passes through ``train.forward``, ``train.backward`` and ``train.update``, in order; under PyTorch also
+            through ``train.copy_in`` and ``train.copy_out``.
         done: the end of the job, with the high-water marks of memory.
     """
 

@@ -20,17 +20,25 @@ from measurements.regions import TRAINING_LAYER, RegionPass
 from measurements.statistics import make_record
 from measurements.training import REGIONS, STEP
 
-COPY, MULTIPLY_ADD = "peak.copy", "peak.multiply_add"
-"""Regions of the two loops that find the peaks."""
+COPY, MULTIPLY_ADD, TRANSFER = "peak.copy", "peak.multiply_add", "peak.transfer"
+"""Regions of the loops that find the peaks; the last one only where there is an accelerator, under PyTorch."""
 FLOP_RATE, BYTE_RATE = "flop_rate", "byte_rate"
 """Metrics, FLOP/s and B/s; bytes read and bytes written both count."""
 MOVEMENT_SHARE, ROOF_SHARE, ACCESS_SHARE = "share.movement", "share.roof", "share.access"
 """Of the time: what the bytes would take at the peak rate, and what the roofline says is the least. Of the
 instructions: loads and stores."""
-_RATES = {COPY: (BYTE_RATE, "B/s"), MULTIPLY_ADD: (FLOP_RATE, "FLOP/s")}
-_PEAK_NOTES = {
+TRANSFER_SHARE = "share.transfer"
+"""Of the time of a step, that of its copies between host and accelerator; of a copy's own, what its bytes would take at
+the peak rate."""
+_RATES = {COPY: (BYTE_RATE, "B/s"), MULTIPLY_ADD: (FLOP_RATE, "FLOP/s"), TRANSFER: (BYTE_RATE, "B/s")}
+NATIVE_NOTES = {
     COPY: "copy of half of the arena to the other half, in words; what is read and what is written",
     MULTIPLY_ADD: "multiplications with additions in float32 without loads and stores, built as the kernels are",
+}
+TORCH_NOTES = {
+    COPY: "PyTorch's copy of float32 in the accelerator's own memory; what is read and what is written",
+    MULTIPLY_ADD: "PyTorch's product of two square matrices in float32",
+    TRANSFER: "PyTorch's copy of pageable memory of the host to the accelerator's",
 }
 _WORK_NOTE = "from the plan: multiply-accumulates count two, plain SGD two for each value; of bytes each tensor once"
 
@@ -45,10 +53,17 @@ class PeakPass(RegionPass, Protocol):
 
 @dataclass(frozen=True)
 class Peaks:
-    """What a device does at most: FLOP/s in float32, and bytes read or written per second."""
+    """What a device does at most.
+
+    Attributes:
+        flop_per_s: in float32.
+        bytes_per_s: read or written, in the memory it computes in.
+        transfer_per_s: bytes from the host's memory to that one; None where no accelerator has its own.
+    """
 
     flop_per_s: float
     bytes_per_s: float
+    transfer_per_s: float | None = None
 
     @property
     def ridge(self) -> float:
@@ -79,9 +94,13 @@ class Accesses:
 
 
 def peak_records(
-    passes: Sequence[PeakPass], per_pass: Mapping[str, float], clock_hz: float, source: Source
+    passes: Sequence[PeakPass],
+    per_pass: Mapping[str, float],
+    clock_hz: float,
+    source: Source,
+    notes: Mapping[str, str] = NATIVE_NOTES,
 ) -> tuple[Record, ...]:
-    """``byte_rate`` of the copy and ``flop_rate`` of the multiply-add: of the fastest window, since what disturbs one
+    """``byte_rate`` of the copies and ``flop_rate`` of the multiply-add: of the fastest window, since what disturbs one
     makes it slower and never faster.
 
     Args:
@@ -89,19 +108,21 @@ def peak_records(
         per_pass: by region, what one pass moves (bytes, read and written) or computes (FLOP).
         clock_hz: rate of its clock, Hz.
         source: as of the run.
+        notes: what each loop does, by region: those that must have been measured.
 
     Raises:
         ProtocolError: a loop was not measured, or took no time.
     """
     records = []
-    for region, (metric, unit) in _RATES.items():
+    for region, words in notes.items():
+        metric, unit = _RATES[region]
         windows = [one for one in passes if one.region == region]
         if not windows or region not in per_pass:
             raise ProtocolError(f"the device reported nothing of {region!r}", hint="was it built with its peaks?")
         if any(one.end <= one.begin for one in windows):
             raise ProtocolError(f"a window of {region!r} took no time", hint="the device's clock is too coarse for it")
         rates = [per_pass[region] * one.passes * clock_hz / (one.end - one.begin) for one in windows]
-        note = f"{_PEAK_NOTES[region]}; the fastest of {len(rates)} windows"
+        note = f"{words}; the fastest of {len(rates)} windows"
         records.append(make_record(region, metric, unit, source, [max(rates)], note=note))
     return tuple(records)
 
@@ -109,9 +130,9 @@ def peak_records(
 def peaks_of(records: Iterable[Record]) -> Peaks | None:
     """The peaks among a run's records; None where they were not measured."""
     rates = {one.region: one.median for one in records if one.metric == _RATES.get(one.region, ("",))[0]}
-    if not _RATES.keys() <= rates.keys():
+    if not {MULTIPLY_ADD, COPY} <= rates.keys():
         return None
-    return Peaks(rates[MULTIPLY_ADD], rates[COPY])
+    return Peaks(rates[MULTIPLY_ADD], rates[COPY], rates.get(TRANSFER))
 
 
 def total(steps: Iterable[PlannedStep]) -> Work:
@@ -155,6 +176,36 @@ def roofline_records(
         if region in accesses:
             found += _access_records(region, accesses[region], counted=region in whole)
     return tuple(found)
+
+
+def transfer_records(records: Sequence[Record], copied: Mapping[str, int]) -> tuple[Record, ...]:
+    """What a step's copies between host and accelerator take; nothing of a run that has none.
+
+    Of each copy ``traffic``, ``byte_rate`` and, where the peak was measured, ``share.transfer``; of the step
+    ``transfer_time``, their sum, and ``share.transfer``.
+
+    Args:
+        records: of the run: latencies of the regions, and the peaks where they were measured.
+        copied: bytes of each copy, by region.
+    """
+    latencies = {one.region: one for one in records if one.metric == "latency" and one.median > 0}
+    if not {*copied, STEP} <= latencies.keys():
+        return ()
+    peaks = peaks_of(records)
+    found: list[Record] = []
+    for region, size in copied.items():
+        seconds, source = latencies[region].median, latencies[region].source
+        found.append(make_record(region, "traffic", "bytes", "modelled", [float(size)], note="of what is copied"))
+        found.append(make_record(region, BYTE_RATE, "B/s", source, [size / seconds]))
+        if peaks is not None and peaks.transfer_per_s is not None:
+            least = size / peaks.transfer_per_s
+            found.append(make_record(region, TRANSFER_SHARE, "1", source, [least / seconds],
+                                     note="of its time: its bytes at the peak rate of a transfer"))  # fmt: skip
+    each = [sum(parts) for parts in zip(*(latencies[region].raw for region in copied), strict=True)]
+    step = latencies[STEP]
+    taken = make_record(STEP, "transfer_time", "s", step.source, each, note="copies of sample, label and loss")
+    share = make_record(STEP, TRANSFER_SHARE, "1", step.source, [taken.median / step.median], note="of its time")
+    return (*found, taken, share)
 
 
 def with_step(accesses: Mapping[str, Accesses]) -> dict[str, Accesses]:

@@ -15,6 +15,10 @@ from measurements.uncertainty import MeterClass
 
 REGIONS = ("train.forward", "train.backward", "train.update")
 STEP = "train.step"
+COPY_IN, COPY_OUT = "train.copy_in", "train.copy_out"
+"""Of a step whose accelerator is handed its sample and label, and whose loss comes back: PyTorch's on a device."""
+TRANSFERS = (COPY_IN, COPY_OUT)
+_TIMED = (*REGIONS, *TRANSFERS)
 STEP_NOTE = "sum of the step's regions; what the runner sends between them is not counted"
 
 
@@ -29,16 +33,17 @@ class StepPass:
 
 
 def steps(passes: Sequence[RegionPass]) -> list[list[int]]:
-    """The places in ``passes`` that belong to each step, in order.
+    """The places in ``passes`` that belong to each step, its copies among them, in order.
 
     Raises:
         ProtocolError: a step lacks a region that the first one has, or has one too many.
     """
     groups: list[list[int]] = []
+    opening = _opening(passes)
     for place, one in enumerate(passes):
-        if one.region == REGIONS[0]:
+        if one.region == opening:
             groups.append([])
-        if one.region in REGIONS and groups:
+        if one.region in _TIMED and groups:
             groups[-1].append(place)
     first = [passes[place].region for place in groups[0]] if groups else []
     for group in groups:
@@ -50,17 +55,23 @@ def steps(passes: Sequence[RegionPass]) -> list[list[int]]:
 
 def unbroken(passes: Sequence[RegionPass]) -> int:
     """How many of the first passes belong to whole steps; a single step cannot be told from a part of one."""
-    begins = [place for place, one in enumerate(passes) if one.region == REGIONS[0]]
+    opening = _opening(passes)
+    begins = [place for place, one in enumerate(passes) if one.region == opening]
     if len(begins) < 2:
         return 0
     whole = len(passes) - begins[-1] == begins[1] - begins[0]
     return len(passes) if whole else begins[-1]
 
 
+def _opening(passes: Sequence[RegionPass]) -> str:
+    """What each step begins with."""
+    return COPY_IN if any(one.region == COPY_IN for one in passes) else REGIONS[0]
+
+
 def training_latency_records(
     passes: Sequence[RegionPass], clock_hz: float, clock: str, source: Source
 ) -> tuple[Record, ...]:
-    """``latency`` of each region and of the whole step, ``cycles`` and ``instructions`` where the clock counts them.
+    """``latency`` of each region, copy and whole step, ``cycles`` and ``instructions`` where the clock counts them.
 
     Args:
         passes: what the device reported of a job ``train``, in order.
@@ -69,7 +80,7 @@ def training_latency_records(
     Raises:
         ProtocolError: a region ends before it begins, or a step is not complete.
     """
-    timed = [one for one in passes if one.region in REGIONS]
+    timed = [one for one in passes if one.region in _TIMED]
     groups = steps(timed)
     whole = [
         StepPass(timed[group[0]].index, sum(timed[place].end - timed[place].begin for place in group))

@@ -3,7 +3,9 @@
 This file is sent to the device and needs nothing there but PyTorch (no package of the lab). Standard input and output
 are the line. Usage: ``payload_runner.py PROGRAM BUILD_ID BOARD MODEL cpu|cuda``.
 
-Regions are timed by the monotonic clock, on a GPU by CUDA events. A profiled pass runs once more for its peaks of
+Parameters are moved to the accelerator once. A step copies its sample and label there and its loss back, in regions of
+their own, on a processor as on a GPU: there these copies stay in one memory. Regions are timed by the monotonic clock,
+on a GPU by CUDA events, with nothing left to do on either side. A profiled pass runs once more for its peaks of
 memory: of the process (VmHWM, set back before it by /proc/self/clear_refs) and of the GPU
 (torch.cuda.max_memory_allocated).
 """
@@ -32,6 +34,9 @@ BLOB_BYTES = 1 << 30
 CLOCK_HZ = 1_000_000_000
 PROFILE = 1
 SLEEP = 4
+PROBE_BYTES = {"cpu": 1 << 26, "cuda": 1 << 28}
+PROBE_SIDE = {"cpu": 512, "cuda": 4096}
+"""What the peaks are found with: bytes of a copy, beyond most caches, and rows of the matrices that are multiplied."""
 MAGIC = b"labckpt1"
 HEAD = struct.Struct("<8s16sIIII")
 
@@ -219,6 +224,8 @@ class Program:
 
         self.torch = torch
         self.device = torch.device(device)
+        # Float32 all through: TF32 would be other arithmetic than what results and peaks are compared with.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         program = torch.export.load(path)
         self._module = program.module().to(self.device)
         # PyTorch 2.9 and 2.10 load every parameter as one to be trained; the graph still tells which are.
@@ -240,10 +247,21 @@ class Program:
         return size
 
     def sample(self, blob: bytes, index: int) -> Tensor:
-        """A sample of a blob of float32, with a batch of one."""
+        """A sample of a blob of float32, with a batch of one, in the memory of the processor."""
         piece = bytearray(blob[index * self.input_bytes : (index + 1) * self.input_bytes])
-        tensor = self.torch.frombuffer(piece, dtype=self.torch.float32)
-        return tensor.reshape((1, *self._shape[1:])).to(self.device)
+        return self.torch.frombuffer(piece, dtype=self.torch.float32).reshape((1, *self._shape[1:]))
+
+    def label(self, label: int) -> Tensor:
+        """A class, with a batch of one, in the memory of the processor."""
+        return self.torch.tensor([label])
+
+    def copied_in(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Copies in the accelerator's memory."""
+        return tuple(one.to(self.device, copy=True) for one in tensors)
+
+    def copied_out(self, tensor: Tensor) -> Tensor:
+        """A copy in the memory of the processor."""
+        return tensor.detach().to("cpu", copy=True)
 
     def timed(self, work: Callable[[], Any]) -> tuple[Any, int, int]:
         """What work yields, and when it began and ended, ns: by CUDA's events where it runs on a GPU."""
@@ -267,10 +285,21 @@ class Program:
             output: Tensor = self._module(sample)
             return output
 
-    def loss(self, sample: Tensor, label: int) -> Tensor:
-        """The loss of one sample."""
-        target = self.torch.tensor([label], device=self.device)
-        return self.torch.nn.functional.cross_entropy(self._module(sample), target)
+    def loss(self, sample: Tensor, label: Tensor) -> Tensor:
+        """The loss of one sample; both in the accelerator's memory."""
+        return self.torch.nn.functional.cross_entropy(self._module(sample), label)
+
+    def probes(self) -> Iterator[tuple[str, str, int, Callable[[], Any]]]:
+        """What finds the peaks: region, what is counted, how much of it a pass does, and the pass."""
+        torch, kind, side = self.torch, self.device.type, PROBE_SIDE[self.device.type]
+        size = PROBE_BYTES[kind]
+        there, other = (torch.ones(size // 4, device=self.device) for _ in range(2))
+        yield "peak.copy", "bytes", 2 * size, partial(there.copy_, other)
+        host = torch.ones(size // 4)
+        yield "peak.transfer", "bytes", size, partial(there.copy_, host)
+        del there, other, host
+        left, right, product = (torch.ones(side, side, device=self.device) for _ in range(3))
+        yield "peak.multiply_add", "flop", 2 * side**3, partial(torch.mm, left, right, out=product)
 
     def update(self, rate: float) -> None:
         """One step of gradient descent; gradients are gone afterwards."""
@@ -356,6 +385,7 @@ class Runner:
             "parameters": self._parameters,
             "restore": self._restore,
             "forget": lambda _: program.forget(),
+            "peaks": self._peaks,
         }
 
     def serve(self) -> None:
@@ -443,16 +473,16 @@ class Runner:
     def _infer(self, message: Message) -> None:
         program, count = self._program, message["c"]
         samples = self._blob(message["n"], count * program.input_bytes)
-        first = program.sample(samples, 0)
+        (first,) = program.copied_in(program.sample(samples, 0))
         for _ in range(message["w"]):
             program.infer(first)
         window = message.get("window", 0)
         self._quiet(message, 0)
         if window:
-            each = [program.sample(samples, index) for index in range(count)]
+            each = program.copied_in(*(program.sample(samples, index) for index in range(count)))
             self._windows(message, "inference", lambda step: program.infer(each[step % count]))
         for index in () if window else range(count):
-            sample = program.sample(samples, index)
+            (sample,) = program.copied_in(program.sample(samples, index))
             work = partial(program.infer, sample)
             for left in reversed(range(message["r"])):
                 output, begin, end = program.timed(work)
@@ -467,7 +497,8 @@ class Runner:
         program, count, repeats = self._program, message["c"], message["r"]
         rate = message["lr"]
         samples = self._blob(message["n"], count * program.input_bytes)
-        labels = struct.unpack_from(f"<{count}i", self._blob("targets", 4 * count))
+        targets = struct.unpack_from(f"<{count}i", self._blob("targets", 4 * count))
+        labels = [program.label(one) for one in targets]
         order = list(range(count)) * repeats
         if message.get("order"):
             order = list(struct.unpack_from(f"<{count * repeats}H", self._blob("order", 2 * count * repeats)))
@@ -499,14 +530,14 @@ class Runner:
             _, begin, end = self._program.timed(all_passes)
             self._line.event(region, index, begin, end, c=passes)
 
-    def _training_windows(self, message: Message, samples: list[Tensor], labels: tuple[int, ...]) -> None:
+    def _training_windows(self, message: Message, samples: list[Tensor], labels: list[Tensor]) -> None:
         """Whole steps, or forwards alone; each step goes on from the one before."""
         program, rate, forward_only = self._program, message["lr"], bool(message.get("forward"))
 
         def step(number: int) -> None:
             at = number % len(samples)
-            loss = program.loss(samples[at], labels[at])
-            value = float(loss)
+            loss = program.loss(*program.copied_in(samples[at], labels[at]))
+            value = float(program.copied_out(loss))
             if value - value != 0.0:
                 raise Refused("nan", "train.forward", f"step {number}, sample {at}: the loss is {value}")
             if not forward_only:
@@ -516,25 +547,47 @@ class Runner:
 
         self._windows(message, "train.forward" if forward_only else "train.step", step)
 
-    def _step(self, step: int, sample: Tensor, label: int, rate: float) -> None:
+    def _step(self, step: int, sample: Tensor, label: Tensor, rate: float) -> None:
         program, line = self._program, self._line
         program.steps += 1
-        loss, begin, end = program.timed(lambda: program.loss(sample, label))
-        value = float(loss)
-        line.event("train.forward", step, begin, end, n="loss", v=value)
+        there, begin, end = program.timed(lambda: program.copied_in(sample, label))
+        line.event("train.copy_in", step, begin, end)
+        loss, *forward = program.timed(lambda: program.loss(*there))
+        # The loss is read before anything changes: one that is no number ends the job.
+        back, begin, end = program.timed(lambda: program.copied_out(loss))
+        value = float(back)
+        line.event("train.forward", step, *forward, n="loss", v=value)
         if value - value != 0.0:
             raise Refused("nan", "train.forward", f"step {step}: the loss is {value}")
+        line.event("train.copy_out", step, begin, end)
         _, begin, end = program.timed(partial(program.torch.autograd.backward, loss))
         line.event("train.backward", step, begin, end)
         _, begin, end = program.timed(lambda: program.update(rate))
         line.event("train.update", step, begin, end)
 
-    def _peaks_of_step(self, sample: Tensor, label: int, rate: float) -> None:
+    def _peaks_of_step(self, sample: Tensor, label: Tensor, rate: float) -> None:
         program, line = self._program, self._line
         program.steps += 1
-        loss = with_peaks(program, "train.forward", lambda: program.loss(sample, label), line)
+        there = program.copied_in(sample, label)
+        loss = with_peaks(program, "train.forward", lambda: program.loss(*there), line)
         with_peaks(program, "train.backward", partial(program.torch.autograd.backward, loss), line)
         with_peaks(program, "train.update", lambda: program.update(rate), line)
+
+    def _peaks(self, message: Message) -> None:
+        """Windows of as many passes of each probe as take ``least`` microseconds, found by doubling."""
+
+        def window(work: Callable[[], Any], passes: int) -> tuple[int, int]:
+            _, begin, end = self._program.timed(lambda: [work() for _ in range(passes)])
+            return begin, end
+
+        for region, counted, per_pass, work in self._program.probes():
+            work()
+            passes = 1
+            while (taken := window(work, passes))[1] - taken[0] < 1000 * message["least"]:
+                passes *= 2
+            self._line.send("metric", n=f"{region}/{counted}", v=per_pass)
+            for index in range(message["r"]):
+                self._line.event(region, index, *window(work, passes), c=passes)
 
     def _parameters(self, _: Message) -> None:
         variables = self._program.variables()

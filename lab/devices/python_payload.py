@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.artifact import Artifact
@@ -30,16 +30,43 @@ _TORCH_WHEELS_HINT = "put torch's wheel for the device's Python and all it needs
 
 # Run on the device: what its Python is and has. PyTorch, which takes long to load, is asked only where a GPU may be.
 _DESCRIBE = """
-import json, platform
+import json, platform, re, subprocess
 from glob import glob
 from importlib.metadata import distributions
 packages = {d.metadata['Name'].lower().replace('_', '-'): d.version for d in distributions() if d.metadata['Name']}
-cuda = ''
-if 'torch' in packages and glob('/dev/nvidia[0-9]*') + glob('/dev/nvhost-gpu') + glob('/dev/nvgpu'):
-    import torch
-    cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ''
 version, machine = platform.python_version(), platform.machine()
-print(json.dumps({'version': version, 'machine': machine, 'packages': packages, 'cuda': cuda}))
+
+def told(path, pattern):
+    try:
+        found = re.search(pattern, open(path).read())
+    except OSError:
+        return ''
+    return found.group(1) if found else ''
+
+def titled(name, mhz):
+    return '%s, %.0f MHz' % (name, mhz) if mhz else '%s, clock unknown' % name
+
+def gpu_mhz(torch):
+    asked = ['nvidia-smi', '--query-gpu=clocks.max.sm', '--format=csv,noheader,nounits', '--id=0']
+    try:
+        return float(subprocess.run(asked, capture_output=True, timeout=20).stdout.split()[0])
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
+        return 1e-3 * getattr(torch.cuda.get_device_properties(0), 'clock_rate', 0)
+
+khz = told('/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq', '([0-9]+)')
+mhz = 1e-3 * float(khz) if khz else float(told('/proc/cpuinfo', 'cpu MHz[^:]*: *([0-9.]+)') or 0)
+accelerators = {'cpu': titled(told('/proc/cpuinfo', 'model name[^:]*: *(.*)') or machine, mhz)}
+files = glob('/dev/nvidia[0-9]*') + glob('/dev/nvhost-gpu') + glob('/dev/nvgpu') + glob('/dev/dxg')
+lacking = 'no GPU of NVIDIA under /dev'
+if 'torch' in packages and files:
+    import torch
+    if torch.cuda.is_available():
+        accelerators['cuda'], lacking = titled(torch.cuda.get_device_name(0), gpu_mhz(torch)), ''
+    else:
+        lacking = '%s, and a PyTorch for CUDA %s that finds no GPU' % (files[0], torch.version.cuda or '(none)')
+print(json.dumps({
+    'version': version, 'machine': machine, 'packages': packages, 'accelerators': accelerators, 'lacking': lacking,
+}))
 """
 
 _WHICH_PYTHON = "import platform, sys; print('%d.%d' % sys.version_info[:2], platform.machine())"
@@ -61,7 +88,8 @@ class PythonEnvironment:
         version: such as ``3.11.2``.
         machine: its architecture.
         packages: names (lower case, hyphens) and versions.
-        cuda: the GPU that PyTorch uses, empty where none.
+        accelerators: what PyTorch can compute on, ``cpu`` and ``cuda``: the name and clock of each.
+        lacking: what was found in place of a GPU, empty where there is one.
         made: whether the lab made it of wheels.
     """
 
@@ -69,7 +97,8 @@ class PythonEnvironment:
     version: str
     machine: str
     packages: Mapping[str, str]
-    cuda: str = ""
+    accelerators: Mapping[str, str] = field(default_factory=dict)
+    lacking: str = ""
     made: bool = False
 
     @property
@@ -121,9 +150,8 @@ def payload_command(
     """
     script = remote.push(SCRIPT, f"{place}/{SCRIPT.name}")
     program = remote.push(artifact.path, f"{place}/program.pt2")
-    device = "cuda" if environment.cuda else "cpu"
     # -I: neither the user's packages nor PYTHON… of the login shell get in.
-    told = (artifact.build_id, artifact.board, artifact.path.stem, device)
+    told = (artifact.build_id, artifact.board, artifact.path.stem, artifact.accelerator)
     return (environment.program, "-I", script.path, program.path, *told)
 
 
@@ -237,7 +265,9 @@ def _described(remote: Remote, program: str, *, made: bool) -> PythonEnvironment
         )
     try:
         told = json.loads(finished.stdout)
-        return PythonEnvironment(program, told["version"], told["machine"], told["packages"], told["cuda"], made)
+        return PythonEnvironment(
+            program, told["version"], told["machine"], told["packages"], told["accelerators"], told["lacking"], made
+        )
     except (ValueError, KeyError) as error:
         raise ConfigError(f"{remote.name}: {program} printed {finished.text[:80]!r}, not what it is") from error
 

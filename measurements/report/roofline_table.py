@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from measurements.record import PlannedStep, Record, Run
 from measurements.report.units import quantity
 from measurements.roofline import ACCESS_SHARE, FLOP_RATE, Peaks, Work, bound_of, layer_region, peaks_of, total
-from measurements.training import REGIONS, STEP
+from measurements.training import COPY_IN, COPY_OUT, REGIONS, STEP, TRANSFERS
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Part:
 
     Attributes:
         access_share: loads and stores among the instructions; None where they were not counted.
+        transfers: whether it copies between host and accelerator, to which another peak applies.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Part:
     work: Work
     seconds: float
     access_share: float | None = None
+    transfers: bool = False
 
 
 def roofline_table(run: Run) -> RooflineTable | None:
@@ -103,20 +105,22 @@ def _access_share(regions: Sequence[str], known: Mapping[tuple[str, str], Record
 
 
 def _phases(known: Mapping[tuple[str, str], Record]) -> Iterator[Part]:
-    for region in (*REGIONS, STEP):
-        if not {(region, "latency"), (region, "flop"), (region, "traffic")} <= known.keys():
+    for region in (COPY_IN, *REGIONS, COPY_OUT, STEP):
+        if not {(region, "latency"), (region, "traffic")} <= known.keys():
             continue
-        work = Work(int(known[region, "flop"].median), int(known[region, "traffic"].median))
+        flop = known.get((region, "flop"))
+        work = Work(0 if flop is None else int(flop.median), int(known[region, "traffic"].median))
         share = known.get((region, ACCESS_SHARE))
         yield Part(
             region.removeprefix("train."), "" if region == STEP else "phase", work, known[region, "latency"].median,
-            None if share is None else share.median,
+            None if share is None else share.median, transfers=region in TRANSFERS,
         )  # fmt: skip
 
 
 def _row(part: Part, step_s: float, peaks: Peaks | None) -> RooflineRow:
     work, seconds = part.work, part.seconds
-    movement = "" if peaks is None or not seconds else _percent(work.traffic_bytes / peaks.bytes_per_s / seconds)
+    rate = None if peaks is None else peaks.transfer_per_s if part.transfers else peaks.bytes_per_s
+    movement = "" if rate is None or not seconds else _percent(work.traffic_bytes / rate / seconds)
     return RooflineRow(
         name=part.name,
         detail=part.detail,
@@ -128,7 +132,7 @@ def _row(part: Part, step_s: float, peaks: Peaks | None) -> RooflineRow:
         flop_rate=quantity(work.flop / seconds, "FLOP/s") if work.flop and seconds else "",
         byte_rate=quantity(work.traffic_bytes / seconds, "B/s") if seconds else "",
         movement=movement,
-        bound="" if peaks is None else bound_of(work, peaks),
+        bound="" if peaks is None else "transfer" if part.transfers else bound_of(work, peaks),
         accesses="" if part.access_share is None else _percent(part.access_share),
     )
 
@@ -141,8 +145,12 @@ def _summary(peaks: Peaks | None) -> str:
     counted = "Bytes count each tensor of a kernel once, the least that it can move."
     if peaks is None:
         return f"{counted} The device's peaks were not measured."
+    transfer = ""
+    if peaks.transfer_per_s is not None:
+        transfer = f" Copies between host and accelerator are judged by {quantity(peaks.transfer_per_s, 'B/s')}."
     return (
         f"Peaks, measured on this device: {quantity(peaks.flop_per_s, 'FLOP/s')} of multiplications and additions in "
         f"float32, {quantity(peaks.bytes_per_s, 'B/s')} of a copy; below {peaks.ridge:.2g} FLOP/byte the copy's is the "
-        f"lower roof. {counted} Movement is the time that they take at the copy's rate, as a share of the time."
+        f"lower roof.{transfer} {counted} Movement is the time that they take at the copy's rate, as a share of the "
+        "time."
     )

@@ -91,6 +91,7 @@ def test_an_image_that_cannot_measure_its_peaks_says_so(
     header = tiny.sources["model.h"].replace("ARENA_BYTES 96", f"ARENA_BYTES {arena_bytes}")
     model = replace(tiny, sources={**tiny.sources, "model.h": header}, arena_bytes=arena_bytes)
     with connected(entry, cache_dir()) as device:
-        hello = device.deploy(build(model, "host", cache=cache_dir(), peaks=peaks))
+        built = build(model, "host", cache=cache_dir(), peaks=peaks)
+        hello = device.deploy(built)
         with pytest.raises(LabError, match=told):
-            measure_peaks(device, hello)
+            measure_peaks(device, hello, built)

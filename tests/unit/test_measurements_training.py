@@ -15,6 +15,8 @@ from lab.events import RegionEvent
 from measurements.record import Record, Trace
 from measurements.statistics import make_record
 from measurements.training import (
+    COPY_IN,
+    COPY_OUT,
     REGIONS,
     STEP,
     loss_record,
@@ -57,6 +59,19 @@ def found(records: Sequence[Record]) -> dict[tuple[str, str], Record]:
 
 
 lengths = st.lists(st.tuples(*[st.integers(100, 900).map(lambda n: n * DT_S)] * 3), min_size=1, max_size=6)
+
+
+def test_copies_of_an_accelerator_belong_to_their_step() -> None:
+    order = (COPY_IN, REGIONS[0], COPY_OUT, *REGIONS[1:])
+    passes = passes_of([(1e-3, 2e-3, 3e-3, 4e-3, 5e-3), (2e-3, 2e-3, 3e-3, 4e-3, 6e-3)], order)
+    records = found(training_latency_records(passes, CLOCK_HZ, "monotonic", "hardware"))
+    np.testing.assert_allclose(records[STEP, "latency"].raw, (15e-3, 17e-3), rtol=1e-6)
+    np.testing.assert_allclose(records[COPY_IN, "latency"].raw, (1e-3, 2e-3), rtol=1e-6)
+    np.testing.assert_allclose(records[COPY_OUT, "latency"].raw, (3e-3, 3e-3), rtol=1e-6)
+    assert unbroken(passes) == 10
+    assert unbroken(passes[:7]) == 5, "what comes of a third step's copy alone is no step"
+    with pytest.raises(ProtocolError, match="training step 1 came as"):
+        training_latency_records([*passes[:7], *passes[8:]], CLOCK_HZ, "monotonic", "hardware")
 
 
 @settings(max_examples=40, deadline=None)

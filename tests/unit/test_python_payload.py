@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import cbor2
 import numpy as np
@@ -24,24 +25,33 @@ from hypothesis import strategies as st
 
 import lab.workloads
 from lab.devices import payload_runner
-from lab.devices.base import Identity
+from lab.devices.base import Device, Identity
 from lab.devices.connect import connected
 from lab.devices.linux import Linux
 from lab.devices.machine import RealMachine
-from lab.devices.python_payload import environment_on, wheels_in
+from lab.devices.python_payload import PythonEnvironment, environment_on, payload_command, wheels_in
 from lab.environment_config import PythonPayload
-from lab.errors import ConfigError, Crash, ProtocolError, WorkloadError
-from lab.events import Done, Job, MetricEvent, RegionEvent, ResultEvent
+from lab.errors import ConfigError, Crash, NoAccelerator, ProtocolError, WorkloadError
+from lab.events import Done, Hello, Job, MetricEvent, RegionEvent, ResultEvent
 from lab.inventory import load_bench
 from lab.paths import cache_dir
+from lab.roofline import measure_peaks
 from lab.runs import deploy, measure
-from lab.torch_programs import artifact_of, in_pytorch, named, split_variant
+from lab.torch_programs import (
+    artifact_of,
+    in_pytorch,
+    named,
+    require_accelerator,
+    split_accelerator,
+    split_variant,
+)
 from lab.training import checkpoint, first_steps, forget, restore, training_job
 from lab.transports.remote import Finished
 from lab.wire_frames import decode_frame, encode_frame
 from lab.workloads.base import Dataset, Prepared, TorchProgram
 from lab.workloads.networks import exported
 from measurements.report import write_report
+from measurements.roofline import COPY, MULTIPLY_ADD, TRANSFER
 from measurements.store import Store
 
 VALUES = st.dictionaries(
@@ -126,7 +136,7 @@ def test_an_environment_that_is_none(desk: DeskRemote) -> None:
     (desk.home / "venv/bin/python").write_text("#!/bin/sh\necho hello\n")
     with pytest.raises(ConfigError, match="printed 'hello', not what it is"):
         environment_on(desk, PythonPayload(venv="venv"), "/unused")
-    described = '{"version": "3.9.1", "machine": "x", "packages": {}, "cuda": ""}'
+    described = '{"version": "3.9.1", "machine": "x", "packages": {}, "accelerators": {}, "lacking": ""}'
     (desk.home / "venv/bin/python").write_text(f"#!/bin/sh\necho '{described}'\n")
     with pytest.raises(ConfigError, match="has no PyTorch"):
         environment_on(desk, PythonPayload(venv="venv"), "/unused")
@@ -304,7 +314,7 @@ def test_a_pytorch_that_forgets_what_is_trained(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(torch.export, "load", forgetful)
     loaded = payload_runner.Program(str(tmp_path / "program.pt2"), "cpu")
     before = loaded.variables()
-    torch.autograd.backward(loaded.loss(loaded.sample(program.inputs.tobytes(), 0), 1))
+    torch.autograd.backward(loaded.loss(loaded.sample(program.inputs.tobytes(), 0), loaded.label(1)))
     loaded.update(RATE)
     changed = {name for name, value in loaded.variables().items() if value != before[name]}
     assert changed == {"classifier.weight", "classifier.bias"}
@@ -340,7 +350,7 @@ def test_forget_and_restore(running: tuple[Linux, TorchProgram, Net]) -> None:
     fresh = checkpoint(device)
     events = list(device.run(first_steps(program.training, 2)))
     assert [event.region for event in events if isinstance(event, RegionEvent)] == [
-        "train.forward", "train.backward", "train.update",
+        "train.copy_in", "train.forward", "train.copy_out", "train.backward", "train.update",
     ] * 2  # fmt: skip
     assert checkpoint(device).variables != fresh.variables
     restore(device, fresh)
@@ -363,6 +373,32 @@ def test_refusals(running: tuple[Linux, TorchProgram, Net]) -> None:
         list(device.run(huge))
     forget(device)
     assert device.instructions(Job("infer", b"", 1)) == {}
+
+
+def test_the_peaks_of_the_accelerator(running: tuple[Linux, TorchProgram, Net], tmp_path: Path) -> None:
+    """Between rates that no processor reaches and that none falls below."""
+    device, program, _ = running
+    artifact = replace(artifact_of(program, "net", "linux-x86-64", tmp_path), flags="accelerator cpu: some, 1 MHz")
+    hello = Hello(1, artifact.build_id, "linux-x86-64", "monotonic", 10**9, 32768, 8, 0, 1 << 30, 0, 0, "net")
+    found = {(one.region, one.metric): one for one in measure_peaks(device, hello, artifact)}
+    assert set(found) == {(COPY, "byte_rate"), (TRANSFER, "byte_rate"), (MULTIPLY_ADD, "flop_rate")}
+    assert all(1e6 < one.median < 1e13 for one in found.values())
+    assert all("accelerator cpu: some, 1 MHz" in one.note for one in found.values())
+
+
+def test_what_a_step_takes_lies_in_the_accelerators_own_memory(tmp_path: Path) -> None:
+    program, _ = program_and_network()
+    (tmp_path / "program.pt2").write_bytes(program.archive)
+    loaded = payload_runner.Program(str(tmp_path / "program.pt2"), "cpu")
+    handed = (loaded.sample(program.inputs.tobytes(), 1), loaded.label(2))
+    there = loaded.copied_in(*handed)
+    for one, copy in zip(handed, there, strict=True):
+        assert torch.equal(one, copy)
+        assert one.data_ptr() != copy.data_ptr()
+    loss = loaded.loss(*there)
+    back = loaded.copied_out(loss)
+    assert (float(back), back.requires_grad) == (loss.item(), False)
+    assert back.data_ptr() != loss.data_ptr()
 
 
 def test_a_runner_that_cannot_load_its_program(tmp_path: Path, running: tuple[Linux, TorchProgram, Net]) -> None:
@@ -398,6 +434,44 @@ def test_variants_by_name() -> None:
     assert split_variant("pytorch,image=16,rate=1") == (True, "image=16,rate=1")
     assert split_variant("speaker=theo") == (False, "speaker=theo")
     assert split_variant("") == (False, "")
+
+
+def test_accelerators_by_name() -> None:
+    assert split_accelerator("") == ("cpu", "")
+    assert split_accelerator("image=16,accelerator=cuda,rate=1") == ("cuda", "image=16,rate=1")
+    with pytest.raises(ConfigError, match="accelerator=tpu is not allowed") as refused:
+        split_accelerator("accelerator=tpu")
+    assert refused.value.hint == "one of cpu, cuda"
+
+
+class OnAccelerators:
+    """A device whose Python says what PyTorch can compute on there."""
+
+    identity = Identity("box", "linux-x86-64", "hardware", "", frozenset())
+
+    def __init__(self, accelerators: dict[str, str], lacking: str) -> None:
+        self._found = PythonEnvironment("p", "3.11.2", "x86_64", {"torch": "2.8.0"}, accelerators, lacking)
+
+    def python(self) -> PythonEnvironment:
+        return self._found
+
+
+def test_a_device_without_the_accelerator_says_what_was_found(desk: DeskRemote, tmp_path: Path) -> None:
+    without = OnAccelerators({"cpu": "Some CPU, 2000 MHz"}, "/dev/nvidia0, and a PyTorch for CUDA (none)")
+    with pytest.raises(NoAccelerator, match=r"box has no cuda for PyTorch 2\.8\.0: found /dev/nvidia0, and") as refused:
+        require_accelerator(cast("Device", without), "cuda")
+    assert "accelerator=cpu" in refused.value.hint
+    require_accelerator(cast("Device", without), "cpu")
+    present = OnAccelerators({"cpu": "Some CPU, 2000 MHz", "cuda": "Some GPU, 1980 MHz"}, "")
+    require_accelerator(cast("Device", present), "cuda")
+    program, _ = program_and_network()
+    artifact = artifact_of(program, "net", "linux-x86-64", tmp_path, "cuda")
+    assert named(artifact, cast("Device", present)).flags == "accelerator cuda: Some GPU, 1980 MHz"
+    assert payload_command(desk, present.python(), artifact, str(desk.home))[-1] == "cuda"
+    assert in_pytorch("net", prepared(program), "cuda")[0].parameters["accelerator"] == "cuda"
+    here = environment_on(desk, PythonPayload(venv=sys.prefix), "/unused")
+    assert here.accelerators["cpu"].endswith((" MHz", "clock unknown"))
+    assert ("cuda" in here.accelerators) == (not here.lacking)
 
 
 def test_a_workload_without_a_program() -> None:

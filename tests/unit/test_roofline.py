@@ -19,6 +19,8 @@ from measurements.report.roofline_table import roofline_table
 from measurements.roofline import (
     COPY,
     MULTIPLY_ADD,
+    TORCH_NOTES,
+    TRANSFER,
     Accesses,
     Peaks,
     Work,
@@ -26,11 +28,13 @@ from measurements.roofline import (
     peak_records,
     peaks_of,
     roofline_records,
+    transfer_records,
     with_step,
 )
 from measurements.statistics import make_record
 from measurements.store import Store
 from measurements.store.rows import run_row
+from measurements.training import COPY_IN, COPY_OUT
 
 CLOCK_HZ = 1e6
 STEPS = (
@@ -71,6 +75,39 @@ def measured(*, peaks: bool = True) -> list[Record]:
 
 def figures(records: tuple[Record, ...]) -> dict[tuple[str, str], float]:
     return {(one.region, one.metric): one.median for one in records}
+
+
+def test_copies_are_judged_by_the_rate_of_a_transfer_and_the_step_by_its_copies() -> None:
+    copied = {COPY_IN: 1032, COPY_OUT: 4}
+    assert transfer_records(measured(), copied) == (), "no device without an accelerator's memory"
+    seconds = {COPY_IN: (1e-3, 3e-3), COPY_OUT: (1e-3, 0.5e-3)}
+    taken = [make_record(region, "latency", "s", "hardware", each) for region, each in seconds.items()]
+    known = [*measured(), *taken]
+    found = figures(transfer_records(known, copied))
+    assert found["train.step", "transfer_time"] == pytest.approx((2e-3 + 3.5e-3) / 2), "of each step, then the median"
+    assert found["train.step", "share.transfer"] == pytest.approx(2.75e-3 / 11e-3)
+    assert found[COPY_IN, "byte_rate"] == pytest.approx(1032 / 2e-3)
+    assert (COPY_IN, "share.transfer") not in found
+    bus = make_record(TRANSFER, "byte_rate", "B/s", "hardware", [1e6])
+    found = figures(transfer_records([*known, bus], copied))
+    assert found[COPY_IN, "share.transfer"] == pytest.approx(1032 / 1e6 / 2e-3)
+    assert peaks_of([*known, bus]) == replace(PEAKS, transfer_per_s=1e6)
+    records = (*known, bus, *roofline_records(known, STEPS, {}), *transfer_records([*known, bus], copied))
+    table = roofline_table(replace(make_run(1), records=records))
+    assert table is not None
+    rows = {row.name: row for row in table.rows}
+    assert list(rows)[:2] == ["copy_in", "forward"]
+    assert (rows["copy_in"].movement, rows["copy_in"].bound) == ("51.6\u00a0%", "transfer")
+    assert "Copies between host and accelerator are judged by 1" in table.summary
+
+
+def test_peaks_of_pytorch_need_a_transfer_and_name_their_accelerator() -> None:
+    windows = [Window(region, 0, 1000, 2) for region in (COPY, MULTIPLY_ADD, TRANSFER)]
+    per_pass = {COPY: 8.0, MULTIPLY_ADD: 6.0, TRANSFER: 4.0}
+    records = peak_records(windows, per_pass, CLOCK_HZ, "hardware", TORCH_NOTES)
+    assert figures(records)[TRANSFER, "byte_rate"] == pytest.approx(2 * 4 * CLOCK_HZ / 1000)
+    with pytest.raises(ProtocolError, match=r"nothing of 'peak\.transfer'"):
+        peak_records(windows[:2], per_pass, CLOCK_HZ, "hardware", TORCH_NOTES)
 
 
 def test_rates_are_work_by_time_and_times_are_work_by_peaks() -> None:

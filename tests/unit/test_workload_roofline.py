@@ -21,7 +21,7 @@ from lab.runs import deploy
 from lab.workloads import get
 from lab.workloads.base import Prepared
 from lab.workloads.networks import digits_mb, folded
-from lab.workloads.training.roofline import PAPER, Variant, arm_of, parse
+from lab.workloads.training.roofline import GPU, PAPER, Variant, arm_of, parse
 
 SMALL = "samples=4,evaluated=3,target=0.1"
 PARAMETERS = 25_466
@@ -79,7 +79,10 @@ def test_the_c_takes_the_steps_of_pytorchs_autograd(prepared: Prepared, tmp_path
 
 def test_claims_of_its_own_run_compare_figures_of_one_unit() -> None:
     """Those that the roofline records; a share has none."""
-    units = {"movement_time": "s", "latency": "s", "accesses": "instructions", "instructions": "instructions"}
+    units = {
+        "movement_time": "s", "transfer_time": "s", "latency": "s", "accesses": "instructions",
+        "instructions": "instructions",
+    }  # fmt: skip
     for claim in get("roofline").claims:
         if claim.against is not None:
             assert units.get(claim.metric, claim.metric) == units.get(claim.against[0], claim.against[0])
@@ -104,6 +107,7 @@ def test_variants_that_cannot_be_are_refused(text: str, told: str) -> None:
 
 def test_a_device_without_python_refuses_pytorch_before_anything_is_prepared(tmp_path: Path) -> None:
     entry = Bench.load(project_root() / "device_configs" / "emulated.yaml").get("m4f")
-    with pytest.raises(NoPyTorch, match="scripted has no Python that runs PyTorch"):
-        deploy(entry, ScriptedDevice(), "roofline", tmp_path, "pytorch")
+    for variant in ("pytorch", GPU):
+        with pytest.raises(NoPyTorch, match="scripted has no Python that runs PyTorch"):
+            deploy(entry, ScriptedDevice(), "roofline", tmp_path, variant)
     assert not list(tmp_path.iterdir())
