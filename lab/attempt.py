@@ -25,7 +25,7 @@ from lab.os_records import environment_of, instructions_of, memory_of, reported_
 from lab.passes import Capture, collect, collect_rounds, first_samples, joined_outputs
 from lab.paths import store_dir
 from lab.provenance import checkout, lab_version
-from lab.roofline import accesses_of, copied_bytes, measure_peaks
+from lab.roofline import accesses_of, copied_bytes, measure_kernels, measure_peaks
 from lab.run_records import (
     clock_notes,
     count_records,
@@ -434,6 +434,8 @@ class Attempt:
             return
         self._records += measure_peaks(deployment.device, deployment.hello, deployment.artifact)
         self._records += transfer_records(self._records, copied_bytes(deployment.prepared.model.input.size))
+        if deployment.artifact.runtime == "pytorch" and deployment.prepared.training is not None:
+            self._records += measure_kernels(deployment.device, deployment.prepared.training.job)
         steps = [planned_step(step) for step in roofline.steps]
         self._records += roofline_records(self._records, steps, accesses_of(self._training_counts, steps))
 

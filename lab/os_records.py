@@ -13,10 +13,11 @@ from measurements.record import Record, Source
 from measurements.statistics import make_record
 
 COUNT_NOTE = "instructions of the runner alone, as the kernel counts them (perf_event_open)"
-_UNITS = {"peak_ram.process": "bytes", "peak_ram.gpu": "bytes"}
+_UNITS = {"peak_ram.process": "bytes", "peak_ram.gpu": "bytes", "kernel_time": "s"}
 _NOTES = {
     "peak_ram.process": "VmHWM of the whole process in a pass of its own, set back before it",
     "peak_ram.gpu": "torch.cuda.max_memory_allocated in a pass of its own, reset before it",
+    "kernel_time": "of a step, all calls, by PyTorch's profiler, which slows short ones; on a processor by operator",
 }
 
 

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from lab.artifact import Artifact
 from lab.devices.base import Device, RegionCount
 from lab.events import Hello, Job
+from lab.os_records import reported_of
 from lab.passes import Capture, collect
-from lab.training import LAYER
+from lab.training import LAYER, first_steps
 from measurements.record import PlannedStep, Record
 from measurements.roofline import NATIVE_NOTES, TORCH_NOTES, Accesses, layer_region, peak_records, with_step
 from measurements.training import COPY_IN, COPY_OUT, REGIONS
@@ -44,6 +46,24 @@ def measure_peaks(device: Device, hello: Hello, artifact: Artifact) -> tuple[Rec
     if artifact.runtime == "pytorch":
         notes = {region: f"{words}; {artifact.flags}" for region, words in TORCH_NOTES.items()}
     return peak_records(capture.events, per_pass, hello.clock_hz, device.identity.source, notes)
+
+
+def measure_kernels(device: Device, training: Job) -> tuple[Record, ...]:
+    """What each kernel of a training step takes under PyTorch on a device, by its profiler; changes no variable.
+
+    Args:
+        device: runs the program.
+        training: its training, of which the first sample is taken.
+
+    Raises:
+        DeviceError, InfrastructureError: the job did not come to its end.
+    """
+    first = first_steps(training, 1)
+    job = replace(first, name="kernels", repeats=WINDOWS, parameters={"lr": 0.0}, marker_line=False)
+    capture = Capture()
+    for _ in collect(device, job, capture):
+        pass
+    return tuple(reported_of(capture.metrics, device.identity.source))
 
 
 def copied_bytes(sample_bytes: int) -> dict[str, int]:

@@ -279,6 +279,21 @@ class Program:
         cuda.synchronize()
         return value, begin, begin + round(1e6 * first.elapsed_time(last))
 
+    def profiled(self, work: Callable[[], Any]) -> dict[str, float]:
+        """Seconds of work by kernel; on a processor by operator, without those that it calls in turn."""
+        profiler, is_cuda = self.torch.profiler, self.device.type == "cuda"
+        kinds = [profiler.ProfilerActivity.CPU, *([profiler.ProfilerActivity.CUDA] if is_cuda else [])]
+        with profiler.profile(activities=kinds) as profile:
+            work()
+            if is_cuda:
+                self.torch.cuda.synchronize()
+        found: dict[str, float] = {}
+        for one in profile.events():
+            if one.device_type.name == self.device.type.upper():
+                taken = one.self_device_time_total if is_cuda else one.self_cpu_time_total
+                found[one.name] = found.get(one.name, 0.0) + 1e-6 * taken
+        return found
+
     def infer(self, sample: Tensor) -> Tensor:
         """One inference."""
         with self.torch.inference_mode():
@@ -386,6 +401,7 @@ class Runner:
             "restore": self._restore,
             "forget": lambda _: program.forget(),
             "peaks": self._peaks,
+            "kernels": self._kernels,
         }
 
     def serve(self) -> None:
@@ -588,6 +604,20 @@ class Runner:
             self._line.send("metric", n=f"{region}/{counted}", v=per_pass)
             for index in range(message["r"]):
                 self._line.event(region, index, *window(work, passes), c=passes)
+
+    def _kernels(self, message: Message) -> None:
+        """Steps on the first sample under PyTorch's profiler: what each kernel took of one."""
+        program = self._program
+        sample = program.sample(self._blob(message["n"], program.input_bytes), 0)
+        label = program.label(*struct.unpack_from("<i", self._blob("targets", 4)))
+
+        def steps() -> None:
+            for _ in range(message["r"]):
+                program.torch.autograd.backward(program.loss(*program.copied_in(sample, label)))
+                program.update(message["lr"])
+
+        for name, seconds in program.profiled(steps).items():
+            self._line.send("metric", n=f"train.kernel/{name}/kernel_time", v=seconds / message["r"])
 
     def _parameters(self, _: Message) -> None:
         variables = self._program.variables()

@@ -35,7 +35,7 @@ from lab.errors import ConfigError, Crash, NoAccelerator, ProtocolError, Workloa
 from lab.events import Done, Hello, Job, MetricEvent, RegionEvent, ResultEvent
 from lab.inventory import load_bench
 from lab.paths import cache_dir
-from lab.roofline import measure_peaks
+from lab.roofline import measure_kernels, measure_peaks
 from lab.runs import deploy, measure
 from lab.torch_programs import (
     artifact_of,
@@ -384,6 +384,16 @@ def test_the_peaks_of_the_accelerator(running: tuple[Linux, TorchProgram, Net], 
     assert set(found) == {(COPY, "byte_rate"), (TRANSFER, "byte_rate"), (MULTIPLY_ADD, "flop_rate")}
     assert all(1e6 < one.median < 1e13 for one in found.values())
     assert all("accelerator cpu: some, 1 MHz" in one.note for one in found.values())
+
+
+def test_kernels_of_a_step_are_timed_and_change_nothing(running: tuple[Linux, TorchProgram, Net]) -> None:
+    device, program, _ = running
+    assert program.training is not None
+    before = checkpoint(device).variables
+    found = {one.region.removeprefix("train.kernel/"): one.median for one in measure_kernels(device, program.training)}
+    assert {"aten::relu", "aten::addmm", "aten::copy_"} <= found.keys(), "of layers and of copies"
+    assert 0 < found["aten::addmm"] < sum(found.values()) < 10
+    assert checkpoint(device).variables == before
 
 
 def test_what_a_step_takes_lies_in_the_accelerators_own_memory(tmp_path: Path) -> None:
