@@ -13,13 +13,22 @@ from helpers.toolchain import needs_host_compiler
 from torch import nn
 from torch.nn import functional
 
+from lab.compiler import binary_constants
 from lab.compiler.host import HostModel
 from lab.errors import ConfigError, WorkloadError
 from lab.workloads import get
 from lab.workloads.networks.vit import PreNormBlock
 from lab.workloads.uncertainty import lgvit, lgvit_training
 from lab.workloads.uncertainty.lgvit_images import normalised
-from lab.workloads.uncertainty.lgvit_networks import Embedding, End, ExitHead, LocalPerception, Transformer, thinned
+from lab.workloads.uncertainty.lgvit_networks import (
+    Backbone,
+    Embedding,
+    End,
+    ExitHead,
+    LocalPerception,
+    Transformer,
+    thinned,
+)
 from lab.workloads.uncertainty.networks import SoftmaxExits
 from lab.workloads.uncertainty.scenes import digits_task
 
@@ -131,7 +140,9 @@ def test_the_c_leaves_every_sample_where_pytorch_is_sure(
     sure[:, -1] = True
     first = sure.argmax(1)
     assert len(set(first)) == 3
+    monkeypatch.setattr(binary_constants, "LEAST_BYTES", 256)
     prepared = get("lgvit").prepare(tmp_path, f"{SMALL},threshold={threshold}")
+    assert prepared.model.binaries, "constants in files come back from the cache"
     samples = np.frombuffer(prepared.job.blob, np.float32).reshape(20, -1)
     found = np.ascontiguousarray(HostModel(prepared.model, tmp_path).run(samples))
     np.testing.assert_array_equal(found[:, 10], first)
@@ -245,13 +256,37 @@ def written_out(network: SoftmaxExits, x: torch.Tensor, labels: torch.Tensor) ->
 # ---- the paper's size ----------------------------------------------------------------------------------------------
 
 
-def test_the_sizes_have_the_papers_exits_and_deits_parameters() -> None:
-    small, paper = lgvit.sizes("ci"), lgvit.sizes("paper")
-    assert [block for block, _ in paper.exits] == [4, 5, 6, 7, 8, 9, 10, 11]
+def paper(network: str) -> Backbone:
+    return lgvit.sizes(lgvit.parse(f"size=paper,data=x,network={network}"))
+
+
+@pytest.mark.parametrize(
+    ("network", "parameters"),
+    [("deit-tiny", 5_717_416), ("vit-base", 86_567_656), ("deit-base", 86_567_656), ("swin-base", 87_768_224)],
+)
+def test_a_networks_parameters_are_as_many_as_timm_has(network: str, parameters: int) -> None:
+    with torch.device("meta"):
+        made = nn.Sequential(*paper(network).parts(), paper(network).end(1000))
+    assert sum(one.numel() for one in made.parameters()) == parameters
+    assert {one.eps for one in made.modules() if isinstance(one, nn.LayerNorm)} == {1e-5 if "swin" in network else 1e-6}
+
+
+def test_the_sizes_have_the_papers_exits() -> None:
+    small = lgvit.sizes(lgvit.Variant())
+    for network in ("deit-tiny", "vit-base", "deit-base"):
+        assert [block for block, _ in paper(network).exits] == [4, 5, 6, 7, 8, 9, 10, 11]
+        assert [kind for _, kind in paper(network).exits[::2]] == [kind for _, kind in small.exits]
     assert [block / small.depth for block, _ in small.exits[:1]] == [4 / 12]
-    assert [kind for _, kind in paper.exits[::2]] == [kind for _, kind in small.exits]
-    backbone = nn.Sequential(*paper.parts(), End(paper.width, 1000))
-    assert sum(one.numel() for one in backbone.parameters()) == 5_717_416, "as timm has it of deit_tiny_patch16_224"
+    with torch.device("meta"):
+        swin = paper("swin-base")
+        parts, heads = swin.parts(), swin.exit_heads(swin.exits, 10)
+        x, widths = torch.zeros(1, 3, 224, 224), []
+        for part, head in zip(parts, heads, strict=True):
+            x = part(x)
+            widths.append(x.shape[1:])
+            assert head(x).shape == (1, 10)
+    assert [len(part) for part in parts] == [6, 4, 3, 3, 3, 3, 3, 2, 1], "blocks, patches and what begins a stage"
+    assert widths == [(28, 28, 256), *6 * [(14, 14, 512)], *2 * [(7, 7, 1024)]]
 
 
 def test_a_users_folder_and_weights_are_what_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +308,7 @@ def test_a_users_folder_and_weights_are_what_is_trained(tmp_path: Path, monkeypa
     assert (images.shape, task.classes, len(task.scene)) == ((32, 3, 32, 32), 3, 10)
     assert set(labels) == {0, 1, 2}
     assert (task.scene.images.reshape(10, 3, -1).std(2) > 0).all()
-    parts, _ = lgvit.pretrained(made, task.classes)
+    parts, _ = lgvit.pretrained(made, "deit-tiny", task.classes)
     for own, one in zip(parts, theirs, strict=False):
         assert all(torch.equal(own.state_dict()[name], value) for name, value in one.state_dict().items())
     torch.save(nn.Sequential(*made.parts(), End(made.width, 1000)).state_dict(), file)
@@ -291,12 +326,14 @@ def test_images_are_taken_as_imagenets_networks_do() -> None:
     ("text", "told"),
     [
         ("method=exits", "lgvit, linear, full, fixed"),
-        ("depth=6", "2 to 5: blocks with an exit behind them"),
+        ("depth=6", "2 to 5: blocks in front of an exit"),
         ("precision=int4", "int8, float32"),
         ("threshold=2", "method=full is the end alone"),
         ("data=mine", "has no option 'data'"),
         ("size=paper", "data=NAME, a folder below images/"),
-        ("size=paper,data=x,depth=3", "4 to 11"),
+        ("size=paper,data=x,depth=3", "4 to 23"),
+        ("size=paper,data=x,network=swin-base,precision=int8", "no int8 form of network=swin-base"),
+        ("size=paper,data=x,network=vit-large", "deit-tiny, vit-base, deit-base, swin-base"),
         ("size=paper,data=x,hard=20", "asked as they are"),
     ],
 )

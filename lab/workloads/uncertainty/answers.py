@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -41,6 +41,8 @@ MIN_AGREEMENT: Mapping[str, float] = {"int8": 0.9, "float32": 0.99}
 """What a device's answers may differ by: share of the same exits as in the program's reference, since a margin can be
 rounding; values of the same exit, at most; and share of the classes that PyTorch has in float32, of which int8 loses
 some on shifted images. Seen: all, 3e-6, and 99 %."""
+FILE = "file."
+"""In front of the name of a file that the program includes, in the cache."""
 LEAVE = "leave"
 """The operator of an exit in layer tables."""
 _HERE = Path(__file__).parent
@@ -53,7 +55,9 @@ TRAINED_BY = (
     _HERE.parent / "networks" / "blocks.py",
 )  # fmt: skip
 """Files that what a trained network is depends on."""
-TRANSFORMER = tuple(_HERE.parent / "networks" / name for name in ("attention.py", "vit.py", "weight_files.py"))
+TRANSFORMER = tuple(
+    _HERE.parent / "networks" / f"{name}.py" for name in ("attention", "swin", "vit", "weight_files")
+)
 """And one of attention, besides."""
 SOURCES = (*_HERE.glob("*.py"), *TRAINED_BY, *TRANSFORMER)
 
@@ -201,7 +205,9 @@ def prepare(question: Question, cache: Path) -> Prepared:
     """
     key = _key({"workload": question.workload, **question.options}, question.task.dataset.digest)
     entry = cached.obtain(cache / "workloads", question.workload, key, lambda: _produce(question))
-    model, arrays = model_from_json(entry.document), entry.arrays
+    arrays = entry.arrays
+    files = {name.removeprefix(FILE): arrays[name].tobytes() for name in arrays if name.startswith(FILE)}
+    model = replace(model_from_json(entry.document), binaries=files)
     reference, pytorch = (arrays[name].astype(np.float32) for name in ("reference", "pytorch"))
     samples = arrays["samples"]
     expectation = Expectation(reference, pytorch, question.reading, question.judge, question.precision)
@@ -254,7 +260,9 @@ def _produce(question: Question) -> cached.Entry:
         "reference": np.stack(reference),
         "pytorch": pytorch.numpy(),
     }
-    return cached.Entry(model_to_json(model), arrays)
+    # Hundreds of megabytes would be a document several times as large.
+    arrays |= {FILE + name: np.frombuffer(content, np.uint8) for name, content in model.binaries.items()}
+    return cached.Entry(model_to_json(replace(model, binaries={})), arrays)
 
 
 def _key(options: Mapping[str, object], digest: str) -> str:

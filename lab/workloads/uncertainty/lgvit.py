@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
+from lab.errors import ConfigError
 from lab.workloads.base import EVERY_CLASS, Claim, DeviceClass, Prepared
 from lab.workloads.data import digits
 from lab.workloads.fitting import Plan
@@ -27,19 +28,21 @@ from lab.workloads.uncertainty.scenes import Task, digits_task
 if TYPE_CHECKING:
     from torch import nn
 
-    from lab.workloads.uncertainty.lgvit_networks import Transformer
+    from lab.workloads.uncertainty.lgvit_networks import Backbone
     from lab.workloads.uncertainty.networks import SoftmaxExits
 
 Size: TypeAlias = Literal["ci", "paper"]
 Method: TypeAlias = Literal["lgvit", "linear", "full", "fixed"]
-DEPTH: Mapping[Size, int] = {"ci": 6, "paper": 12}
-PRETRAINED, SIDE = "deit-tiny", 224
+Network: TypeAlias = Literal["deit-tiny", "vit-base", "deit-base", "swin-base"]
+DEPTH: Mapping[Size, tuple[int, int]] = {"ci": (2, 5), "paper": (4, 23)}
+"""Blocks in front of the first exit, and of the last one; the paper's is Swin-B's."""
+SIDE = 224
 MOST_IMAGES = 1000
 """Of a folder that are trained on, and that are asked: the host holds 602 KB of each."""
 _HERE = Path(__file__).parent
 _TRAINED_BY = (
-    *(_HERE / f"{name}.py" for name in ("lgvit_images", "lgvit_networks", "lgvit_training", "networks", "scenes",
-                                        "training_runs")),
+    *(_HERE / f"{name}.py" for name in ("lgvit_images", "lgvit_networks", "lgvit_swin", "lgvit_training", "networks",
+                                        "scenes", "training_runs")),
     *(_HERE.parent / "data" / f"{name}.py" for name in ("corruptions", "digits", "image_folder")),
     *TRANSFORMER,
 )  # fmt: skip
@@ -54,7 +57,7 @@ class Variant:
         method: ``lgvit``; ``linear``, the same exits with heads that are linear alone, trained as LGViT's are;
             ``full``, the transformer's own end; ``fixed``, LGViT's exit behind ``depth`` blocks, with every image.
         threshold: the confidence, largest softmax, with which an exit is taken.
-        depth: of ``method=fixed``.
+        depth: of ``method=fixed``, which ends at the last exit behind no more blocks.
         hard: percentage of the images that are under a shift.
         precision: of all but the linear classifiers, which are in float32.
         epochs: of the first stage; the second, of the heads alone, has a quarter of them.
@@ -73,9 +76,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class PaperVariant(Variant):
-    """The depth, the patches and the heads of the paper, on the smallest of DeiT's networks and a user's images.
+    """The networks and heads of the paper, and the smallest of DeiT's, on a user's images.
 
     Attributes:
+        network: which of them; the user has its weights.
         data: folder below ``images/``.
         samples: images that are trained on, the same number of each class.
     """
@@ -85,16 +89,17 @@ class PaperVariant(Variant):
     hard: int = 0
     epochs: int = 4
     evaluated: int = 50
+    network: Network = "deit-tiny"
     data: str = ""
     samples: int = 500
 
 
 def _allowed(size: Size) -> tuple[Allowed, ...]:
-    first, last = DEPTH[size] // 3, DEPTH[size] - 1
+    first, last = DEPTH[size]
     return (
         one_of("method", get_args(Method)),
         within("threshold", 0, 1, "0 to 1: the first exit is taken at 0; method=full is the end alone"),
-        within("depth", first, last, f"{first} to {last}: blocks with an exit behind them"),
+        within("depth", first, last, f"{first} to {last}: blocks in front of an exit"),
         one_of("precision", get_args(Precision)),
         within("epochs", 1, 200),
     )
@@ -109,6 +114,7 @@ SIZES: Mapping[str, tuple[Variant, Sequence[Allowed]]] = {
         (
             *_allowed("paper"), within("hard", 0, 0, "0: a user's images are asked as they are"),
             within("evaluated", 10, MOST_IMAGES), within("samples", 32, MOST_IMAGES),
+            one_of("network", get_args(Network)),
             Allowed("data", bool, "data=NAME, a folder below images/ in LAB_DATA"),
         ),
     ),
@@ -121,35 +127,50 @@ def parse(text: str) -> Variant:
     Raises:
         ConfigError: an unknown name or a value that is not allowed.
     """
-    return read_sized("lgvit", SIZES, text)
+    found = read_sized("lgvit", SIZES, text)
+    if isinstance(found, PaperVariant) and found.network == "swin-base" and found.precision == "int8":
+        raise ConfigError(
+            "lgvit has no int8 form of network=swin-base: the -100 that keep patches of moved windows apart would take "
+            "all of the grid from their attention",
+            hint="precision=float32, or network=deit-tiny, vit-base or deit-base",
+        )
+    return found
 
 
 def plan_of(variant: Variant) -> Plan:
-    """How the first stage is trained: from nothing, or from a user's weights."""
-    rate, batch = (2e-4, 32) if isinstance(variant, PaperVariant) else (4e-3, 64)
+    """How the first stage is trained: from nothing, or from a user's weights; large networks with few images at once,
+    which take gigabytes."""
+    rate, batch = 4e-3, 64
+    if isinstance(variant, PaperVariant):
+        rate, batch = 2e-4, 32 if variant.network == "deit-tiny" else 8
     return Plan(epochs=variant.epochs, batch=batch, learning_rate=rate, label_smoothing=0.0)
 
 
-def sizes(size: Size) -> Transformer:
-    """The transformer of a size.
+def sizes(variant: Variant) -> Backbone:
+    """The transformer of a variant.
 
-    The paper's has exits behind blocks 4 to 11 of twelve; of the small one's six they are in the same places, with the
-    heads that the authors have for four exits.
+    The paper's have exits behind blocks 4 to 11 of twelve, or where the authors have Swin-B's; of the small one's six
+    they are in the same places, with the heads that the authors have for four exits.
     """
     from lab.workloads.uncertainty.lgvit_networks import Kind, Transformer
+    from lab.workloads.uncertainty.lgvit_swin import WindowTransformer
 
     kinds: tuple[Kind, ...] = ("spatial", "pointwise", "every-2nd", "every-3rd")
-    each, depth = (1 if size == "ci" else 2), DEPTH[size]
-    exits = tuple((depth // 3 + number, kinds[number // each]) for number in range(each * len(kinds)))
-    if size == "ci":
-        return Transformer(1, 16, 4, 48, depth, 4, exits)
-    return Transformer(3, SIDE, 16, 192, depth, 3, exits)
+    if not isinstance(variant, PaperVariant):
+        return Transformer(1, 16, 4, 48, 6, 4, tuple((2 + number, kind) for number, kind in enumerate(kinds)))
+    if variant.network == "swin-base":
+        seen: tuple[Kind, ...] = ("spatial", "spatial", "pointwise", "pointwise", "every", "every", *2 * ("every-2nd",))
+        exits = tuple(zip((4, 7, 10, 13, 16, 19, 22, 23), seen, strict=True))
+        return WindowTransformer(3, SIDE, 4, 128, (2, 2, 18, 2), (4, 8, 16, 32), 7, exits)
+    width, heads = (192, 3) if variant.network == "deit-tiny" else (768, 12)
+    exits = tuple((4 + number, kinds[number // 2]) for number in range(8))
+    return Transformer(3, SIDE, 16, width, 12, heads, exits, epsilon=1e-6)
 
 
 class Lgvit:
     """The workload. Variants: ``method=lgvit|linear|full|fixed``, ``threshold=``, ``depth=``, ``hard=``,
-    ``precision=float32|int8``, ``epochs=``, ``evaluated=``, separated by commas; with ``size=paper`` also ``data=`` and
-    ``samples=``.
+    ``precision=float32|int8``, ``epochs=``, ``evaluated=``, separated by commas; with ``size=paper`` also
+    ``network=deit-tiny|vit-base|deit-base|swin-base``, ``data=`` and ``samples=``.
     """
 
     id: str = "lgvit"
@@ -159,7 +180,7 @@ class Lgvit:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = ("method=full", "method=linear", "method=fixed", "threshold=0")
     claims: tuple[Claim, ...] = CLAIMS
-    missing: str = "ViT-B, DeiT-B and Swin-B (--size paper has DeiT-Ti)"
+    missing: str = ""
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Train, compile and answer on this computer, or read all of it from the cache.
@@ -170,7 +191,7 @@ class Lgvit:
         chosen = parse(variant)
         task = task_of(chosen)
         dynamic = chosen.method in ("lgvit", "linear")
-        exits = len(sizes(chosen.size).exits) + 1
+        exits = len(sizes(chosen).exits) + 1
         reading = Reading(task.classes, task.classes, exits) if dynamic else Reading(task.classes)
         question = Question(
             self.id, asdict(chosen), chosen.precision, task, reading, partial(judge, task.scene, reading),
@@ -187,11 +208,11 @@ def task_of(variant: Variant) -> Task:
     """
     if not isinstance(variant, PaperVariant):
         return digits_task(digits.CLASSES, counts(variant), "16x16 pixels, clean and under shifts.")
-    _, weights = pretrained(sizes(variant.size), digits.CLASSES)
+    _, weights = pretrained(sizes(variant), variant.network, digits.CLASSES)
     return folder_task(variant.data, weights, SIDE, variant.samples, variant.evaluated)
 
 
-def pretrained(made: Transformer, classes: int) -> tuple[list[nn.Sequential], str]:
+def pretrained(made: Backbone, name: str, classes: int) -> tuple[list[nn.Sequential], str]:
     """The blocks of a transformer with the user's weights, in parts, and the file's SHA-256, hex.
 
     Raises:
@@ -200,10 +221,9 @@ def pretrained(made: Transformer, classes: int) -> tuple[list[nn.Sequential], st
     from torch import nn
 
     from lab.workloads.networks.weight_files import load
-    from lab.workloads.uncertainty.lgvit_networks import End
 
     parts = made.parts()
-    digest = load(nn.Sequential(*parts, End(made.width, classes)), PRETRAINED, head=f"{len(parts)}.classifier")
+    digest = load(nn.Sequential(*parts, made.end(classes)), name, head=f"{len(parts)}.classifier")
     return parts, digest
 
 
@@ -216,17 +236,22 @@ def network(variant: Variant, task: Task, cache: Path) -> nn.Module:
     whole = trained_exits(variant, task, cache)
     if variant.method in ("lgvit", "linear"):
         return whole
-    last = len(whole.parts) - 1 if variant.method == "full" else variant.depth - DEPTH[variant.size] // 3
+    within_reach = [block for block, _ in sizes(variant).exits if block <= variant.depth]
+    last = len(whole.parts) - 1 if variant.method == "full" else len(within_reach) - 1
     return networks.Averaged([nn.Sequential(*whole.parts[: last + 1], whole.heads[last])], task.classes).eval()
 
 
 def trained_exits(variant: Variant, task: Task, cache: Path) -> SoftmaxExits:
     """All exits, trained in both stages, once for the variants that share them."""
     from lab.workloads.uncertainty import lgvit_training, networks
+    from lab.workloads.uncertainty.lgvit_networks import plain
 
-    made, plan = sizes(variant.size), plan_of(variant)
-    exits = made.plain() if variant.method == "linear" else made.exits
-    parts = pretrained(made, task.classes)[0] if isinstance(variant, PaperVariant) else made.parts()
+    made, plan = sizes(variant), plan_of(variant)
+    exits = plain(made.exits) if variant.method == "linear" else made.exits
+    if isinstance(variant, PaperVariant):
+        parts, _ = pretrained(made, variant.network, task.classes)
+    else:
+        parts = made.parts()
     whole = networks.SoftmaxExits(parts, made.exit_heads(exits, task.classes), variant.threshold)
     keyed = {"network": repr((made, exits)), "plan": json.dumps(asdict(plan)), "data": task.trained_on}
     return trained(

@@ -8,9 +8,8 @@ of late parts see few patches of the whole image (global aggregation: self-atten
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import torch
 from torch import nn
@@ -19,10 +18,47 @@ from torch.nn import functional
 from lab.workloads.networks.attention import SelfAttention
 from lab.workloads.networks.vit import PreNormBlock
 
-Kind: TypeAlias = Literal["spatial", "pointwise", "every-2nd", "every-3rd", "plain"]
+Kind: TypeAlias = Literal["spatial", "pointwise", "every", "every-2nd", "every-3rd", "plain"]
 """How a head mixes patches: by convolutions of 1×1, 3×3 (each channel its own) and 1×1, or by two of 1×1; by attention
-among every second or third patch in both directions; or not at all."""
-STRIDES = {"every-2nd": 2, "every-3rd": 3}
+among every, every second or every third patch in both directions; or not at all."""
+STRIDES = {"every": 1, "every-2nd": 2, "every-3rd": 3}
+Exits: TypeAlias = tuple[tuple[int, Kind], ...]
+"""Behind which block each exit is, counted from 1, and how its head mixes."""
+
+
+class Backbone(Protocol):
+    """Sizes of a transformer with exits, which makes its modules.
+
+    Attributes:
+        exits: the last block's is none of them.
+        depth: number of blocks.
+    """
+
+    @property
+    def exits(self) -> Exits: ...
+
+    @property
+    def depth(self) -> int: ...
+
+    def parts(self) -> list[nn.Sequential]:
+        """Blocks from exit to exit, untrained."""
+
+    def exit_heads(self, exits: Exits, classes: int) -> list[nn.Module]:
+        """A head for each of ``exits``, and the end."""
+
+    def end(self, classes: int) -> nn.Module:
+        """The network's own end, whose last layer is ``classifier``."""
+
+
+def plain(exits: Exits) -> Exits:
+    """The same exits with heads that are linear alone."""
+    return tuple((block, "plain") for block, _ in exits)
+
+
+def part_lengths(backbone: Backbone) -> list[int]:
+    """How many blocks each part has."""
+    ends = [*(block for block, _ in backbone.exits), backbone.depth]
+    return [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 @dataclass(frozen=True)
@@ -35,7 +71,8 @@ class Transformer:
         width: elements of a token, a multiple of ``heads``.
         depth: number of blocks.
         heads: attention heads, of the blocks and of the heads that have attention.
-        exits: behind which block each exit is, and how its head mixes; the last block's is none of them.
+        exits: the last block's is none of them.
+        epsilon: of the layer norms.
     """
 
     channels: int
@@ -44,29 +81,33 @@ class Transformer:
     width: int
     depth: int
     heads: int
-    exits: tuple[tuple[int, Kind], ...]
+    exits: Exits
+    epsilon: float = 1e-5
 
     @property
     def grid(self) -> int:
         """Patches along a side."""
         return self.image // self.patch
 
-    def plain(self) -> tuple[tuple[int, Kind], ...]:
-        """The same exits with heads that are linear alone."""
-        return tuple((block, "plain") for block, _ in self.exits)
-
     def parts(self) -> list[nn.Sequential]:
-        """Blocks from exit to exit, untrained: each yields tokens (n, 1 + grid², width), the class token first."""
-        ends = [*(block for block, _ in self.exits), self.depth]
-        lengths = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+        """Each yields tokens (n, 1 + grid², width), the class token first."""
         made = [
-            nn.Sequential(*(PreNormBlock(self.width, self.heads) for _ in range(length))) for length in lengths
+            nn.Sequential(*(PreNormBlock(self.width, self.heads) for _ in range(length)))
+            for length in part_lengths(self)
         ]
+        for one in nn.Sequential(*made).modules():
+            if isinstance(one, nn.LayerNorm):
+                one.eps = self.epsilon
         return [nn.Sequential(Embedding(self), *made[0]), *made[1:]]
 
-    def exit_heads(self, exits: Sequence[tuple[int, Kind]], classes: int) -> list[nn.Module]:
+    def exit_heads(self, exits: Exits, classes: int) -> list[nn.Module]:
         """A head for each of ``exits``, and the end."""
-        return [*(ExitHead(self, kind, classes) for _, kind in exits), End(self.width, classes)]
+        mixers = [mixer(kind, self.width, self.heads, self.grid) for _, kind in exits]
+        return [*(ExitHead(mix, self.width, classes) for mix in mixers), self.end(classes)]
+
+    def end(self, classes: int) -> nn.Module:
+        """A layer norm and a linear layer of the class token."""
+        return End(self.width, classes, self.epsilon)
 
 
 class Embedding(nn.Module):
@@ -86,9 +127,9 @@ class Embedding(nn.Module):
 class End(nn.Module):
     """The network's own end: a layer norm and a linear layer of the class token."""
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, width: int, classes: int, epsilon: float = 1e-5) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, epsilon)
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -97,12 +138,18 @@ class End(nn.Module):
 
 
 class ExitHead(nn.Module):
-    """An exit: (n, tokens, width) to logits (n, classes)."""
+    """An exit: (n, tokens, width) to logits (n, classes).
 
-    def __init__(self, sizes: Transformer, kind: Kind, classes: int) -> None:
+    Attributes:
+        compares: its features are as wide as those of the last block and of every other head, from which it may learn.
+    """
+
+    compares: ClassVar[bool] = True
+
+    def __init__(self, mix: nn.Module, width: int, classes: int) -> None:
         super().__init__()
-        self.mix = mixer(sizes, kind)
-        self.classifier = nn.Linear(sizes.width, classes)
+        self.mix = mix
+        self.classifier = nn.Linear(width, classes)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.decide(tokens, self.features(tokens))
@@ -118,13 +165,13 @@ class ExitHead(nn.Module):
         return y
 
 
-def mixer(sizes: Transformer, kind: Kind) -> nn.Module:
+def mixer(kind: Kind, width: int, heads: int, grid: int) -> nn.Module:
     """What a head does with patches (n, grid², width)."""
     if kind == "plain":
         return nn.Identity()
     if kind in STRIDES:
-        return GlobalAggregation(sizes, STRIDES[kind])
-    return LocalPerception(sizes, spatial=kind == "spatial")
+        return GlobalAggregation(width, heads, grid, STRIDES[kind])
+    return LocalPerception(width, grid, spatial=kind == "spatial")
 
 
 class LocalPerception(nn.Module):
@@ -133,10 +180,9 @@ class LocalPerception(nn.Module):
     The authors have batch norm behind GELU; here it is in front of it, where it is folded into the convolution.
     """
 
-    def __init__(self, sizes: Transformer, *, spatial: bool) -> None:
+    def __init__(self, width: int, grid: int, *, spatial: bool) -> None:
         super().__init__()
-        width = sizes.width
-        self.grid = sizes.grid
+        self.grid = grid
         middle = [nn.Conv2d(width, width, 3, padding=1, groups=width), nn.BatchNorm2d(width), nn.GELU()]
         self.convolutions = nn.Sequential(
             nn.Conv2d(width, width, 1), nn.BatchNorm2d(width), nn.GELU(),
@@ -152,10 +198,10 @@ class LocalPerception(nn.Module):
 class GlobalAggregation(nn.Module):
     """Self-attention among every ``stride``-th patch of every ``stride``-th row."""
 
-    def __init__(self, sizes: Transformer, stride: int) -> None:
+    def __init__(self, width: int, heads: int, grid: int, stride: int) -> None:
         super().__init__()
-        self.grid, self.stride = sizes.grid, stride
-        self.attention = SelfAttention(sizes.width, sizes.heads)
+        self.grid, self.stride = grid, stride
+        self.attention = SelfAttention(width, heads)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.attention(thinned(patches, self.grid, self.stride))
@@ -169,4 +215,6 @@ def on_grid(patches: torch.Tensor, grid: int) -> torch.Tensor:
 
 def thinned(patches: torch.Tensor, grid: int, stride: int) -> torch.Tensor:
     """Every ``stride``-th patch in both directions, the first included; as a pool of 1×1, which devices have."""
+    if stride == 1:
+        return patches
     return functional.avg_pool2d(on_grid(patches, grid), 1, stride).flatten(2).transpose(1, 2)

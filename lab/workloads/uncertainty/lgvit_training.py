@@ -71,7 +71,8 @@ class Distilled(nn.Module):
         features = [head.features(one) for head, one in zip(heads, tokens, strict=False)]
         logits = [head.decide(*both) for head, both in zip(heads, zip(tokens, features, strict=False), strict=True)]
         taught = TAUGHT * torch.stack([from_logits(one, teacher) for one in logits]).sum(0)
-        taught = taught + FEATURES * (from_tokens(heads, features, x) + from_own_kind(heads, features))
+        if all(head.compares for head in heads):
+            taught = taught + FEATURES * (from_tokens(heads, features, x) + from_own_kind(heads, features))
         return torch.cat([*logits, taught[:, None]], 1)
 
 
