@@ -219,7 +219,7 @@ def prepare(name: str, task: Task, recipe: Recipe, bounds: Bounds, cache: Path) 
         ConfigError: data that cannot be used, or a cache that cannot be written.
         WorkloadError: training diverged.
     """
-    entry = cached.obtain(cache / "workloads", name, _key(task, recipe), lambda: _produce(name, task, recipe))
+    entry = cached.obtain(cache / "workloads", name, _key(task, recipe), lambda: _produce(name, task, recipe, cache))
     model = model_from_json(entry.document)
     inputs, outputs = entry.arrays["inputs"].astype(np.int8), entry.arrays["outputs"].astype(np.int8)
     expectation = Expectation(
@@ -262,19 +262,27 @@ def _facts(expectation: Expectation, task: Task) -> tuple[str, ...]:
 
 
 def _key(task: Task, recipe: Recipe) -> str:
-    parts = {
+    compiler = Path(lab.compiler.__file__).parent.rglob("*.py")
+    return cached.key(_parts(task, recipe), [*_sources(recipe), *compiler])
+
+
+def _parts(task: Task, recipe: Recipe) -> dict[str, str]:
+    return {
         "data": task.digest,
         "parameters": json.dumps(dict(task.parameters), sort_keys=True),
         "plan": json.dumps(asdict(recipe.plan), sort_keys=True),
         "seed": str(recipe.seed),
         **{package: version(package) for package in _PACKAGES},
     }
-    shared = [_HERE / "classification.py", _HERE / "fitting.py", *_HERE.joinpath("networks").glob("*.py")]
-    compiler = Path(lab.compiler.__file__).parent.rglob("*.py")
-    return cached.key(parts, [*recipe.sources, *shared, *compiler])
 
 
-def _produce(name: str, task: Task, recipe: Recipe) -> cached.Entry:
+def _sources(recipe: Recipe) -> tuple[Path, ...]:
+    """What the trained network depends on; what is compiled of it, on the compiler too."""
+    shared = (_HERE / "classification.py", _HERE / "fitting.py", _HERE / "trained.py")
+    return (*recipe.sources, *shared, *_HERE.joinpath("networks").glob("*.py"))
+
+
+def _produce(name: str, task: Task, recipe: Recipe, cache: Path) -> cached.Entry:
     with progress.step(f"{name}: reading {task.dataset_name}", quiet_below_s=2.0):
         samples = task.samples(recipe.seed)
     with progress.step(f"{name}: loading PyTorch", quiet_below_s=2.0):
@@ -282,11 +290,15 @@ def _produce(name: str, task: Task, recipe: Recipe) -> cached.Entry:
 
         from lab.workloads.fitting import fit, seeded
         from lab.workloads.networks import exported, logits
+        from lab.workloads.trained import trained
+
+    def train() -> None:
+        inputs, labels = torch.from_numpy(samples.training), torch.from_numpy(samples.training_labels)
+        fit(network, inputs, labels, recipe.plan, recipe.seed, f"{name}: training on {len(inputs)} samples")
 
     with seeded(recipe.seed):
         network = task.network()
-        inputs, labels = torch.from_numpy(samples.training), torch.from_numpy(samples.training_labels)
-        fit(network, inputs, labels, recipe.plan, recipe.seed, f"{name}: training on {len(inputs)} samples")
+        trained(network, cache, f"{name}-network", _parts(task, recipe), _sources(recipe), train)
         held_out = torch.from_numpy(samples.held_out)
         reference_logits = logits(network, held_out).numpy()
         if not np.isfinite(reference_logits).all():

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lab.compiler
 from lab.compiler.model import TensorSpec
 from lab.errors import WorkloadError
 from lab.workloads import classification
@@ -202,3 +203,16 @@ def test_bounds_are_not_part_of_the_key_but_of_the_facts(tmp_path: Path) -> None
     assert task.reads == 1
     assert "93.00%" in strict.facts[2]
     assert "2.25" in strict.facts[2]
+
+
+def test_another_compiler_compiles_the_same_trained_network_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = classification.prepare("blobs", Blobs(), RECIPE, LOOSE, tmp_path / "cache")
+    (tmp_path / "changed.py").write_text("")
+    monkeypatch.setattr(lab.compiler, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr("lab.workloads.fitting.fit", None)
+    task = Blobs()
+    again = classification.prepare("blobs", task, RECIPE, LOOSE, tmp_path / "cache")
+    assert task.reads == 1
+    np.testing.assert_array_equal(again.reference_outputs, first.reference_outputs)
