@@ -34,7 +34,7 @@ BOARDS = (
     "riscv32-virt",
     "riscv32-sifive-e",
 )
-QUIET_INSTRUCTIONS = 4_000_000
+QUIET_INSTRUCTIONS = 2_000_000
 SAMPLES = bytes((i * 37) & 0xFF for i in range(3 * SAMPLE_BYTES))
 PASSES = Job("infer", SAMPLES, 3, warmup=0, quiet_us=200, marker_line=False)
 

@@ -19,7 +19,7 @@ from lab.cli import main
 from lab.errors import ConfigError
 from lab.mlperf.benchmarks import IDS, benchmark
 from lab.mlperf.serve import served
-from lab.paths import config_dir
+from lab.paths import cache_dir, config_dir
 
 litert = pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT, the reference, is not installed")
 Float32Array: TypeAlias = npt.NDArray[np.float32]
@@ -84,17 +84,12 @@ class Reference:
         return (np.float32(scale) * (levels - zero_point).astype(np.float32)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.mark.parametrize("device", ["m4f", "m7"])
 @pytest.mark.parametrize("model", IDS)
-def test_printed_results_are_those_of_litert(cache: Path, model: MlperfModel, device: str) -> None:
+def test_printed_results_are_those_of_litert(model: MlperfModel, device: str) -> None:
     reference, generator = Reference(model), np.random.default_rng(7)
     with (
-        served(BENCH.get(device), model_file(model), model, "performance", cache) as board,
+        served(BENCH.get(device), model_file(model), model, "performance", cache_dir()) as board,
         MlperfClient(board.port) as client,
     ):
         # Start-up lines may have come before the port was opened, which throws them away.
@@ -112,17 +107,14 @@ def test_printed_results_are_those_of_litert(cache: Path, model: MlperfModel, de
             assert end > begin
 
 
-def test_only_emulated_devices_are_served(cache: Path) -> None:
+def test_only_emulated_devices_are_served(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'host' is not emulated"), served(
-        BENCH.get("host"), Path("any.tflite"), "kws01", "performance", cache
+        BENCH.get("host"), Path("any.tflite"), "kws01", "performance", tmp_path
     ):
         pass
 
 
-def test_the_command_serves_until_its_time_is_over(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LAB_CACHE", str(cache))
+def test_the_command_serves_until_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_sink", lambda line: None)
     command = ["mlperf", "serve", str(model_file("kws01")), "--model", "kws01", "--mode", "energy", "--seconds", "0"]
     done = CliRunner().invoke(main, command)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from lab.compiler.importers import import_model
 from lab.devices.connect import connected
 from lab.paths import cache_dir, config_dir
 from lab.runs import deploy, measure
+from lab.workloads.base import Prepared
+from lab.workloads.inference.model_file import ModelFile
 from measurements.store import Store
 
 pytestmark = needs_qemu
@@ -29,19 +33,46 @@ MODELS = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _prepared_once() -> Iterator[None]:
+    """All boards answer to the same integers, which take this computer longer than the boards."""
+    known: dict[tuple[str, str], Prepared] = {}
+    plain = ModelFile.prepare
+
+    def prepare(model: ModelFile, cache: Path, variant: str = "") -> Prepared:
+        if (model.id, variant) not in known:
+            known[model.id, variant] = plain(model, cache, variant)
+        return known[model.id, variant]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ModelFile, "prepare", prepare)
+        yield
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The file of a model's samples."""
+
+    @cache
+    def written(name: str) -> Path:
+        file = tmp_path_factory.mktemp(name) / "inputs.npy"
+        np.save(file, model_inputs(name, import_model(model_path(name), name=name)[0].input, INPUTS))
+        return file
+
+    return written
+
+
 @pytest.mark.parametrize("board", ["m4f", "m7"])
 @pytest.mark.parametrize(("name", "per_mac", "arena_bytes"), MODELS)
 def test_model_equals_litert_on_the_board(
-    tmp_path: Path, board: str, name: str, per_mac: float, arena_bytes: int
+    tmp_path: Path, inputs: Callable[[str], Path], board: str, name: str, per_mac: float, arena_bytes: int
 ) -> None:
     pytest.importorskip("tflite", reason="the package that reads .tflite is not installed")
     pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT, the reference, is not installed")
     path = model_path(name)
-    spec = import_model(path, name=name)[0].input
-    np.save(tmp_path / "inputs.npy", model_inputs(name, spec, INPUTS))
     entry = Bench.load(config_dir() / "emulated.yaml").get(board)
     with connected(entry, cache_dir()) as device, Store(tmp_path / "store") as store:
-        deployment = deploy(entry, device, str(path), cache_dir(), f"inputs={tmp_path / 'inputs.npy'}")
+        deployment = deploy(entry, device, str(path), cache_dir(), f"inputs={inputs(name)}")
         measurement = measure(deployment, store, "test")
     assert len(measurement.outputs) == INPUTS
     assert len(np.unique(measurement.outputs, axis=0)) > 8, "the inputs do not exercise the model"
