@@ -13,14 +13,15 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 LONG = (
-    "test_cli_emulated.py", "test_digits_transfer.py", "test_compiler_zoo_training.py", "test_training_boards.py",
-    "test_model_files.py", "test_mlperf_models.py", "test_compiler_int8_zoo.py", "test_labgrid.py",
-    "test_build_tree.py", "test_environment_guests.py", "test_emulator_conformance.py", "test_training_memory.py",
-    "test_firmware_windows.py", "test_compiler_training.py", "test_compiler_int8_layers.py",
-    "test_computer_faults.py", "test_plugin_emulated.py", "test_phone_runs.py", "test_own_firmware.py",
+    "test_cli_emulated.py", "test_compiler_zoo_training.py", "test_computer_faults.py", "test_digits_transfer.py",
+    "test_labgrid.py", "test_training_boards.py", "test_spoken_digits.py", "test_model_files.py", "test_build_tree.py",
+    "test_environment_guests.py", "test_mlperf_models.py", "test_firmware_windows.py", "test_compiler_int8_zoo.py",
+    "test_unicorn_pip_only.py", "test_emulator_conformance.py", "test_training_memory.py", "test_compiler_training.py",
+    "test_compiler_int8_layers.py", "test_plugin_emulated.py", "test_phone_runs.py", "test_own_firmware.py",
     "test_linux_guest.py", "test_operations_convolution.py",
 )  # fmt: skip
-"""Files that take 20 s and more, longest first; one that is missing here only starts later than it should."""
+"""Files that take 20 s and more, longest first, before them the one that trains the network others wait for; one that is
+missing here only starts later than it should, at worst as the last of all."""
 
 
 def share(nodeid: str) -> str:
