@@ -20,8 +20,10 @@ LONG = (
     "test_compiler_int8_layers.py", "test_plugin_emulated.py", "test_phone_runs.py", "test_own_firmware.py",
     "test_linux_guest.py", "test_operations_convolution.py",
 )  # fmt: skip
-"""Files that take 20 s and more, longest first, before them the one that trains the network others wait for; one that is
-missing here only starts later than it should, at worst as the last of all."""
+"""Files that take 20 s and more, longest first; before them the one that trains the network which others wait for.
+
+One that is missing here only starts later than it should, at worst as the last of all.
+"""
 
 
 def share(nodeid: str) -> str:
