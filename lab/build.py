@@ -56,6 +56,7 @@ MLPERF_BUFFER_BYTES = 96 * 96 * 3  # BUFFER_BYTES in firmware/mlperf/dut.c
 
 _SPEED_FLAGS = "-O2"
 _HOSTED_BLOB_BYTES = 16 << 20  # HOSTED_BLOB_BYTES in firmware/hosted/hosted.h
+_HOSTED_SCRATCH_BYTES = 64 << 10  # more than the runner keeps of it for itself
 _BUILT_FROM = {".c", ".h", ".ld", ".cmake"}
 _JOB_PEAKS = "job_peaks.c"
 """Of the runner, built only where peaks are asked for."""
@@ -122,6 +123,7 @@ class _Options:
     mlperf_model: MlperfModel = "kws01"
     console: Console = "uart"
     peaks: bool = False
+    job_bytes: int = 0
 
 
 # ---- public -------------------------------------------------------------------------------------------------------
@@ -145,6 +147,7 @@ def build(
     toolchain: Toolchain = "",
     console: Console = "uart",
     peaks: bool = False,
+    job_bytes: int = 0,
 ) -> Artifact:
     """Build the firmware with ``model`` for ``board``, or take the image from the cache.
 
@@ -161,6 +164,7 @@ def build(
             else Zig's where that is.
         console: the runner's line: the board's ``uart``, or ``rtt`` through a debug probe (:mod:`lab.transports.rtt`).
         peaks: link the job that measures what the device does at most (:mod:`lab.roofline`).
+        job_bytes: that one job sends at most; a hosted board makes room for them, others have what their RAM leaves.
 
     Raises:
         ConfigError: no such board, a compiler that cannot build for it, sanitizers asked for on bare metal, or a model
@@ -170,7 +174,8 @@ def build(
         InfrastructureError: the cache cannot be written.
     """
     described = _compiled_by(_read_board(board), toolchain or os.environ.get("LAB_TOOLCHAIN", ""))
-    options = _Options(test_jobs, sanitize, personality, mlperf_mode, mlperf_model, console, peaks)
+    options = _Options(test_jobs, sanitize, personality, mlperf_mode, mlperf_model, console, peaks,
+                       _room_bytes(job_bytes) if described.family == "hosted" else 0)  # fmt: skip
     if personality == "mlperf":
         _check_mlperf(model, options)
     if sanitize and described.family != "hosted":
@@ -549,20 +554,26 @@ def _settings(model: CompiledModel, board: _Board, options: _Options, sources: P
         "LAB_CONSOLE": options.console,
         "LAB_MLPERF_MODE": options.mlperf_mode,
         "LAB_MLPERF_MODEL": options.mlperf_model,
-        "LAB_BLOB_BYTES": _hosted_blob_bytes(model),
+        "LAB_BLOB_BYTES": _hosted_blob_bytes(model, options.job_bytes),
     }
     if board.toolchain == "zig":
         settings |= {"LAB_ZIG": _find_tool("zig").as_posix(), "LAB_ZIG_FLAGS": board.cpu_flags}
     return settings
 
 
-def _hosted_blob_bytes(model: CompiledModel) -> str:
-    """Room for blobs in a process: the usual and a checkpoint of the model's variables, where that takes half of the
-    usual or more; else nothing. A process is given memory as it touches it, so that room costs where it is used."""
+def _room_bytes(job_bytes: int) -> int:
+    """Whole ones of the usual room that a job needs, some of which is the runner's; 0 where one of them does."""
+    rooms = -(-(job_bytes + _HOSTED_SCRATCH_BYTES) // _HOSTED_BLOB_BYTES)
+    return rooms * _HOSTED_BLOB_BYTES if rooms > 1 else 0
+
+
+def _hosted_blob_bytes(model: CompiledModel, room_bytes: int = 0) -> str:
+    """Room for blobs in a process: the usual or more, and a checkpoint of the model's variables, where that takes half
+    of the usual or more; empty for the usual. A process is given memory as it touches it, so that room costs where it
+    is used."""
     variables = 0 if model.training is None else model.training.variables_bytes
-    if 2 * variables < _HOSTED_BLOB_BYTES:
-        return ""
-    return str((-(-variables // _HOSTED_BLOB_BYTES) + 1) * _HOSTED_BLOB_BYTES)
+    kept = -(-variables // _HOSTED_BLOB_BYTES) * _HOSTED_BLOB_BYTES if 2 * variables >= _HOSTED_BLOB_BYTES else 0
+    return str(kept + (room_bytes or _HOSTED_BLOB_BYTES)) if kept or room_bytes else ""
 
 
 def _tools(board: _Board, cache: Path) -> Tools:

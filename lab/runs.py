@@ -93,7 +93,13 @@ def _built(entry: Entry, workload: str, prepared: Prepared, cache: Path) -> Arti
     check_fits(prepared.model, memory.flash_bytes, memory.ram_bytes, memory.arena_limit_bytes, name)
     with progress.step(f"building {workload} for {board.kind}", quiet_below_s=2.0):
         console, peaks = console_of(entry), prepared.roofline is not None
-        return build(prepared.model, name, cache=cache, console=console, peaks=peaks)
+        return build(prepared.model, name, cache=cache, console=console, peaks=peaks, job_bytes=_job_bytes(prepared))
+
+
+def _job_bytes(prepared: Prepared) -> int:
+    """Of the job that sends most."""
+    jobs = [prepared.job, *([] if prepared.training is None else [prepared.training.job])]
+    return max(sum(map(len, job.all_blobs.values())) for job in jobs)
 
 
 def _surveyed(deployment: Deployment, survey: Survey) -> tuple[Prepared, tuple[Record, ...]]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lab.build import _hosted_blob_bytes
+from lab.build import _hosted_blob_bytes, _room_bytes
 from lab.compiler import binary_constants, compile_with_reference
 from lab.compiler.float_inference import compile_float_inference
 from lab.compiler.host import HostModel
@@ -63,11 +63,16 @@ def test_another_content_is_another_program(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("floats", "room"), [(1000, ""), (2 << 20, str(32 << 20)), (4 << 20, str(32 << 20)), ((4 << 20) + 1, str(48 << 20))]
-)
-def test_a_process_has_room_for_a_checkpoint(floats: int, room: str) -> None:
-    """Sixteen megabytes, and what the variables take in whole ones of those where that is half of them or more."""
+    ("floats", "job", "room"),
+    [
+        (1000, 0, ""), (2 << 20, 0, str(32 << 20)), (4 << 20, 0, str(32 << 20)), ((4 << 20) + 1, 0, str(48 << 20)),
+        (1000, 15 << 20, ""), (1000, 16 << 20, str(32 << 20)), (2 << 20, 40 << 20, str(64 << 20)),
+    ],
+)  # fmt: skip
+def test_a_process_has_room_for_its_samples_and_a_checkpoint(floats: int, job: int, room: str) -> None:
+    """Sixteen megabytes or, of what a job sends, whole ones of those; and so of the variables where they take half."""
     variables = (Variable("weight", "float32", (floats,), (0,), (floats,)),)
     training = CompiledTraining((), (), 0, 0, "", variables, "int32", (1,), 2, 1, "sgd", "float32")
     spec = TensorSpec((1,), 1.0, 0)
-    assert _hosted_blob_bytes(CompiledModel("model", {}, spec, spec, (), (), 0, 0, "", training)) == room
+    model = CompiledModel("model", {}, spec, spec, (), (), 0, 0, "", training)
+    assert _hosted_blob_bytes(model, _room_bytes(job)) == room
