@@ -102,8 +102,8 @@ class Transformer:
 
     def exit_heads(self, exits: Exits, classes: int) -> list[nn.Module]:
         """A head for each of ``exits``, and the end."""
-        mixers = [mixer(kind, self.width, self.heads, self.grid) for _, kind in exits]
-        return [*(ExitHead(mix, self.width, classes) for mix in mixers), self.end(classes)]
+        made = (ExitHead(mixer(kind, self.width, self.heads, self.grid), self.width, classes) for _, kind in exits)
+        return [*made, self.end(classes)]
 
     def end(self, classes: int) -> nn.Module:
         """A layer norm and a linear layer of the class token."""
