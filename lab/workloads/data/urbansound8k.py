@@ -1,8 +1,8 @@
 """UrbanSound8K: 8,732 recordings of up to four seconds of ten kinds of city noise, in ten folds.
 
 Salamon, Jacoby and Bello 2014, "A Dataset and Taxonomy for Urban Sound Research". Read as its archive has it:
-``audio/fold1`` to ``fold10`` with WAV files as people have uploaded them, of many rates, depths and numbers of channels,
-and ``metadata/UrbanSound8K.csv``. Many are cut out of one and the same recording; one fold has all of those.
+``audio/fold1`` to ``fold10`` with WAV files as people have uploaded them, of many rates, depths and numbers of
+channels, and ``metadata/UrbanSound8K.csv``. Many are cut out of one and the same recording; one fold has all of those.
 """
 
 from __future__ import annotations
