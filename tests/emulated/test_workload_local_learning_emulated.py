@@ -1,8 +1,10 @@
-"""lls on an emulated board: a step is one region, and the device comes to PyTorch's variables."""
+"""lls and tpsgd on an emulated board: a step is one region, and the device comes to PyTorch's variables."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pytest
 
 from lab.bench import Bench
 from lab.comparison import Sizes, run_on
@@ -11,14 +13,16 @@ from lab.paths import cache_dir, project_root
 from lab.workloads import get
 from measurements.store import Store
 
-SMALL = "samples=40,evaluated=40,depth=2,width=32,target=0.1"
+PERCEPTRON = "samples=40,evaluated=40,depth=2,width=32,target=0.1"
+RECURRENT = "network=rnn,layers=one-by-one,rate=0.02,samples=24,evaluated=24,depth=1,width=32,target=0.1"
 
 
-def test_the_device_learns_on_the_way_forward(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("workload", "variant"), [("lls", PERCEPTRON), ("tpsgd", RECURRENT)])
+def test_the_device_learns_on_the_way_forward(workload: str, variant: str, tmp_path: Path) -> None:
     entry = Bench.load(project_root() / "device_configs" / "emulated.yaml").get("m4f")
     with Store(tmp_path / "store") as store, connected(entry, cache_dir()) as device:
         found = run_on(
-            entry, device, get("lls"), SMALL, store, "s", Sizes(), cache_dir(), baselines=False,
+            entry, device, get(workload), variant, store, "s", Sizes(), cache_dir(), baselines=False,
         )  # fmt: skip
     found.check()
     method = found.method

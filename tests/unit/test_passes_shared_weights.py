@@ -32,7 +32,7 @@ Losses = Callable[[LocalRecurrent, torch.Tensor, torch.Tensor], Iterator[torch.T
 
 def network(rule: Rule, *, rows: int = 3, width: int = 24, cell: CellName = "rnn") -> LocalRecurrent:
     torch.manual_seed(5)
-    return LocalRecurrent(cell, rows, FEATURES, width, CLASSES, rule, seed=9)
+    return LocalRecurrent(cell, 1, rows, FEATURES, width, CLASSES, rule, seed=9)
 
 
 def compiled(
@@ -80,9 +80,9 @@ def test_through_time_a_gradient_is_one_product_of_all_uses(tmp_path: Path) -> N
     module = network("backprop")
     model = compiled(module, "backward", batch=2)
     learns_as_pytorch(model, module, whole, tmp_path, batch=2)
-    weight = module.cell.hidden.weight.numel() * 4
+    weight = module.get_parameter("hidden.0.hidden.weight").numel() * 4
     assert all(buffer.size < weight for buffer in planned(model).buffers)
-    updates = [step for step in model.program.steps if "cell.hidden.weight" in step.outputs]
+    updates = [step for step in model.program.steps if "hidden.0.hidden.weight" in step.outputs]
     assert [step.operation.kind for step in updates] == ["matmul.sgd"]
 
 
@@ -122,5 +122,5 @@ def test_so_may_those_of_gated_layers(tmp_path: Path) -> None:
 def test_what_cannot_change_after_each_use_is_refused() -> None:
     with pytest.raises(CompileError, match=r"by plain SGD, not by SGD\(momentum=0.9"):
         update_each_use(Program({}, (), ""), SgdMomentum())
-    with pytest.raises(CompileError, match=r"'cell.input.weight' is to change after each use, and .* reads it"):
+    with pytest.raises(CompileError, match=r"'hidden.0.input.weight' is to change after each use, and .* reads it"):
         compiled(network("backprop", rows=2), "each use")

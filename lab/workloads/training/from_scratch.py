@@ -95,6 +95,7 @@ class Arm:
         limits: how far the device may be from PyTorch, and autograd from the program's operators.
         forward_only, perturbation: as of :class:`~lab.workloads.training.transfer.Transfer`; the latter called late,
             where the compiler may be imported.
+        each_use: as of :class:`~lab.workloads.training.transfer.Transfer`.
         layers: which learn one after another, each through all epochs, by the modules or parameters of each; empty:
             all at once.
         augments: whether each epoch shows the images changed anew, by :func:`.scratch_images.augmented`.
@@ -126,6 +127,7 @@ class Arm:
     is_method: bool
     limits: Limits = LIMITS
     forward_only: bool = False
+    each_use: bool = False
     perturbation: Callable[[], Perturbation] | None = None
     layers: tuple[tuple[str, ...], ...] = ()
     augments: bool = False
@@ -178,6 +180,7 @@ def _produce(workload: str, variant: Schedule, arm: Arm, images: Images) -> cach
             samples=parts.samples, labels=parts.labels, asked=parts.asked, answers=parts.answers,
             calibration=parts.samples[:0], epochs=epochs, rate=variant.rate, seed=SEED,
             turns=arm.turns(selection, len(parts.samples) * epochs // arm.phases), forward_only=arm.forward_only,
+            each_use=arm.each_use,
             perturbation=None if arm.perturbation is None else arm.perturbation(),
             limits=arm.limits,
         )

@@ -25,16 +25,20 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lab.workloads.networks.local_mlp import LocalNetwork, Rule
+    from lab.workloads.networks.local_recurrent import LocalRecurrent
 
 Update: TypeAlias = Literal["local", "full", "last", "bias"]
-Network: TypeAlias = Literal["mlp", "small-conv", "vgg8", "mobilenet"]
+Network: TypeAlias = Literal["mlp", "small-conv", "vgg8", "mobilenet", "rnn", "gru"]
 CONVOLUTIONAL: tuple[Network, ...] = ("small-conv", "vgg8", "mobilenet")
+RECURRENT: tuple[Network, ...] = ("rnn", "gru")
 PROJECTION_SEED = 101
 """First seed of fixed projections: no stream of theirs is that of the weights."""
 DIGITS_SIDE = 8
 BASELINES = ("update=full", "update=last", "update=bias")
 _NETWORKS = Path(__file__).parents[1] / "networks"
-_SOURCES = (_NETWORKS / "local_mlp.py", _NETWORKS / "local_conv.py", Path(__file__))
+_SOURCES = (
+    *(_NETWORKS / f"{name}.py" for name in ("local_mlp", "local_conv", "local_recurrent", "gru")), Path(__file__)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ class Variant(Schedule):
     Attributes:
         update: ``local`` is the method; ``full`` backpropagation, ``last`` the classifier on random layers, ``bias``
             all biases and the classifier, by backpropagation.
-        network: ``mlp``, a perceptron, or one of :data:`lab.workloads.networks.local_conv.SHAPES`.
-        depth, width: of the perceptron, hidden layers and their units.
+        network: ``mlp``, a perceptron, one of :data:`lab.workloads.networks.local_conv.SHAPES`, or ``rnn`` or ``gru``,
+            recurrent layers that read an image row by row.
+        depth, width: of the perceptron and of the recurrent networks, hidden layers and their units.
         channels: of a convolutional network's first convolution.
         layers: ``together``, or ``one-by-one``: each through all epochs, the first one first.
         modulation: of LLS, what a layer learns of its scores: ``none``, ``class`` (LLS-M) or ``matrix`` (LLS-MxM).
@@ -61,7 +66,7 @@ class Variant(Schedule):
 
 
 _OF_NETWORKS: Mapping[str, tuple[Network, ...]] = {
-    "depth": ("mlp",), "width": ("mlp",), "channels": CONVOLUTIONAL
+    "depth": ("mlp", *RECURRENT), "width": ("mlp", *RECURRENT), "channels": CONVOLUTIONAL
 }  # fmt: skip
 _ARMS: tuple[Allowed, ...] = (
     one_of("update", ("local", "full", "last", "bias")),
@@ -70,14 +75,14 @@ _ARMS: tuple[Allowed, ...] = (
 )
 ALLOWED: tuple[Allowed, ...] = (
     *_ARMS,
-    one_of("network", ("mlp", "small-conv"), "mlp, small-conv; others with size=paper"),
+    one_of("network", ("mlp", "small-conv", *RECURRENT), "mlp, small-conv, rnn, gru; others with size=paper"),
     one_of("width", (32, 64, 128, 256)),
     one_of("channels", (4, 8, 16)),
     *from_scratch.ALLOWED,
 )
 PAPER_ALLOWED: tuple[Allowed, ...] = (
     *_ARMS,
-    one_of("network", ("mlp", *CONVOLUTIONAL)),
+    one_of("network", ("mlp", *CONVOLUTIONAL, *RECURRENT)),
     one_of("width", (32, 64, 128, 256, 512, 1024)),
     one_of("channels", (4, 8, 16, 32, 64, 128)),
     *(one for one in from_scratch.PAPERS_ALLOWED if one.name != "data"),
@@ -112,14 +117,13 @@ def read_local(workload: str, sizes: Sizes, text: str, modulations: Sequence[str
 
 
 def network_of(variant: Variant, local: Rule) -> LocalNetwork:
-    """The network with weights by torch's global random state; ``local`` is the method's rule."""
+    """The feedforward network with weights by torch's global random state; ``local`` is the method's rule."""
     from lab.workloads.networks.local_conv import LocalConv
     from lab.workloads.networks.local_mlp import LocalMlp
 
     rule = local if variant.update == "local" else "backprop"
-    inputs, classes = scratch_images.CHANNELS[variant.data], scratch_images.CLASSES[variant.data]
-    side = DIGITS_SIDE if variant.data == scratch_images.DIGITS else scratch_images.SIDES[variant.data]
-    if variant.network != "mlp":
+    inputs, side, classes = _shape(variant)
+    if variant.network in ("small-conv", "vgg8", "mobilenet"):
         return LocalConv(
             variant.network, inputs, variant.channels, classes, rule, PROJECTION_SEED, side=side,
             modulation=variant.modulation,
@@ -127,6 +131,24 @@ def network_of(variant: Variant, local: Rule) -> LocalNetwork:
     return LocalMlp(
         inputs * side**2, variant.width, variant.depth, classes, rule, PROJECTION_SEED, modulation=variant.modulation
     )
+
+
+def recurrent_of(variant: Variant, local: Rule) -> LocalRecurrent:
+    """The recurrent network, as of :func:`network_of`."""
+    from lab.workloads.networks.local_recurrent import LocalRecurrent
+
+    rule = local if variant.update == "local" else "backprop"
+    cell: Literal["rnn", "gru"] = "gru" if variant.network == "gru" else "rnn"
+    inputs, side, classes = _shape(variant)
+    return LocalRecurrent(
+        cell, variant.depth, side, inputs * side, variant.width, classes, rule, PROJECTION_SEED
+    )  # fmt: skip
+
+
+def _shape(variant: Variant) -> tuple[int, int, int]:
+    """Channels and side of an image, and classes."""
+    side = DIGITS_SIDE if variant.data == scratch_images.DIGITS else scratch_images.SIDES[variant.data]
+    return scratch_images.CHANNELS[variant.data], side, scratch_images.CLASSES[variant.data]
 
 
 def prepare_local(workload: str, words: str, variant: Variant, rule: Rule, cache: Path, source: Path) -> Prepared:
@@ -141,20 +163,27 @@ def prepare_local(workload: str, words: str, variant: Variant, rule: Rule, cache
         source: the method's file.
 
     Raises:
-        ConfigError: no data.
+        ConfigError: no data, or a recurrent network of a method whose rule has none.
         CompileError: the network cannot be compiled so.
     """
+    is_recurrent = variant.network in RECURRENT
+    if is_recurrent and rule != "projection":
+        raise ConfigError(
+            f"{workload}: network={variant.network} is recurrent, and this method's rule is for other networks",
+            hint=f"it is a network of tpsgd; here there are mlp, {', '.join(CONVOLUTIONAL)}",
+        )
     is_local = variant.update == "local"
     arm = Arm(
         update=variant.update,
         title=_title(variant),
         how=words if is_local else f"backpropagation, update: {variant.update}",
-        network=partial(network_of, variant, rule),
+        network=partial(recurrent_of if is_recurrent else network_of, variant, rule),
         figures=_figures,
         sources=(source, *_SOURCES),
         # How far a user's images take the paper's network depends on how many of them there are.
         is_method=is_local and variant.size == "ci",
         forward_only=is_local,
+        each_use=is_local and is_recurrent,
         layers=_layers(variant) if is_local and variant.layers == "one-by-one" else (),
     )
     return prepare_from_scratch(workload, variant, arm, cache)
@@ -164,11 +193,11 @@ def _layers(variant: Variant) -> tuple[tuple[str, ...], ...]:
     """The layers in the order in which they learn."""
     from lab.workloads.networks.local_conv import SHAPES
 
-    if variant.network == "mlp":
-        hidden = variant.depth
-    else:
+    if variant.network in ("small-conv", "vgg8", "mobilenet"):
         shape = SHAPES[variant.network]
         hidden = len(shape.blocks) + (shape.units > 0)
+    else:
+        hidden = variant.depth
     return (*((f"hidden.{number}", f"modulation.{number}") for number in range(hidden)), ("classifier",))
 
 
@@ -176,6 +205,9 @@ def _title(variant: Variant) -> str:
     after = ", layers one by one" if variant.layers == "one-by-one" else ""
     if variant.network == "mlp":
         return f"Perceptron of {variant.depth} hidden layers of {variant.width}{after}"
+    if variant.network in RECURRENT:
+        layers = f"{variant.depth} layers of {variant.width}"
+        return f"{variant.network.upper()} of {layers} over the rows of {variant.data}{after}"
     names = {"small-conv": "Three convolutions and a linear layer", "vgg8": "VGG-8", "mobilenet": "MobileNet"}
     return f"{names[variant.network]} from {variant.channels} channels on, on {variant.data}{after}"
 

@@ -59,8 +59,8 @@ def _claims() -> tuple[Claim, ...]:
 
 class TpSgd:
     """The workload. Variants: ``update=local|full|last|bias``, ``layers=together|one-by-one``,
-    ``network=mlp|small-conv``, ``depth=``, ``width=32|64|128|256``, ``channels=4|8|16``, ``samples=``, ``epochs=``,
-    ``rate=``, ``evaluated=``, ``target=``, separated by commas. With ``size=paper`` also
+    ``network=mlp|small-conv|rnn|gru``, ``depth=``, ``width=32|64|128|256``, ``channels=4|8|16``, ``samples=``,
+    ``epochs=``, ``rate=``, ``evaluated=``, ``target=``, separated by commas. With ``size=paper`` also
     ``data=cifar10|cifar100|mnist|fashion-mnist|kmnist``, ``network=vgg8|mobilenet``, ``width=512|1024`` and
     ``channels=32|64|128``.
     """
@@ -72,7 +72,7 @@ class TpSgd:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = BASELINES
     claims: tuple[Claim, ...] = _claims()
-    missing: str = "the paper's recurrent networks"
+    missing: str = ""
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Compile and train on this computer, or read all of it from the cache.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -95,6 +95,7 @@ class Transfer:
         limits: of which that of autograd counts here; None for those of the precision.
         uploads: with a perturbation, whether the device keeps differences of losses for a server and changes nothing.
         turns: with ``forward_only``, the first and the last step, from 1, in which each parameter changes; empty: all.
+        each_use: with ``forward_only``, whether parameters change after each of their uses in a step.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Transfer:
     limits: Limits | None = None
     uploads: bool = False
     turns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    each_use: bool = False
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ def compiled(task: Transfer) -> TrainingModel:
         task.network, task.samples[:1], loss=torch.nn.CrossEntropyLoss(), train=task.selection, optimizer=Sgd(),
         name=task.name.replace("-", "_"), precision=task.precision,
         calibration=task.calibration if task.precision == "int8" else None, patches=task.patches,
-        forward_only=task.forward_only, immediate=task.immediate, turns=task.turns,
+        forward_only=task.forward_only, each_use=task.each_use, immediate=task.immediate, turns=task.turns,
     )  # fmt: skip
 
 
@@ -309,7 +311,6 @@ def _autograd_error(
     median over ``early``, the program's variables by number of steps."""
     import torch
 
-    from lab.compiler.joint import Penalised
     from lab.workloads.networks.filtered import with_filtered_gradients
 
     network = with_filtered_gradients(task.network, task.patches)
@@ -321,18 +322,16 @@ def _autograd_error(
     errors = []
     for step in range(max(early)):
         number = step % len(task.samples)
-        optimizer.zero_grad()
-        made, answer = network(task.samples[number : number + 1]), labels[number : number + 1]
-        output = made.output if isinstance(made, Penalised) else made
-        loss = torch.nn.functional.cross_entropy(output, answer)
-        loss = loss + made.of(answer) if isinstance(made, Penalised) else loss
-        loss.backward()  # type: ignore[no-untyped-call]
-        for name, channels in task.selection.items():
-            _keep_channels(parameters[name], channels)
-        for name, (first, last) in task.turns.items():
-            if not first <= step + 1 <= last:
-                parameters[name].grad = None
-        optimizer.step()
+        part = slice(number, number + 1)
+        for loss in _losses(network, task.samples[part], labels[part], each_use=task.each_use):
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            for name, channels in task.selection.items():
+                _keep_channels(parameters[name], channels)
+            for name, (first, last) in task.turns.items():
+                if not first <= step + 1 <= last:
+                    parameters[name].grad = None
+            optimizer.step()
         if step + 1 in early:
             found = {name: parameters[name].detach().numpy() for name in initial}
             errors.append(update_error(found, early[step + 1], initial))
@@ -345,6 +344,23 @@ def _autograd_error(
             hint="one of the two computes another gradient: `lab compile` shows the steps",
         )
     return error
+
+
+def _losses(
+    network: nn.Module, samples: torch.Tensor, labels: torch.Tensor, *, each_use: bool
+) -> Iterator[torch.Tensor]:
+    """What a step of training descends: one scalar, or one after another, as parameters are when it is asked for."""
+    import torch
+
+    from lab.compiler.joint import Penalised
+    from lab.workloads.networks.local_recurrent import LocalRecurrent
+
+    if each_use and isinstance(network, LocalRecurrent):
+        yield from network.losses(samples, labels)
+        return
+    made = network(samples)
+    loss = torch.nn.functional.cross_entropy(made.output if isinstance(made, Penalised) else made, labels)
+    yield loss + made.of(labels) if isinstance(made, Penalised) else loss
 
 
 def _keep_channels(parameter: torch.Tensor, channels: Channels | None) -> None:
