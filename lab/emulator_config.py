@@ -43,6 +43,9 @@ class QemuEmulator(Strict):
     icount_shift: Annotated[int, Field(ge=0, le=10)]
     shared_memory: SharedMemory | None = None
     marker_address: Annotated[int, Field(ge=0)] | None = None
+    card_bytes: Annotated[
+        Bytes | None, Field(description="an empty SD card in the machine's slot, of so many bytes: a power of two")
+    ] = None
     nmi_path: str | None = None
     watchdog: Watchdog | None = None
     stop_clock: Annotated[tuple[RegisterWrite, ...], Field(strict=False)] = ()

@@ -53,6 +53,7 @@ class QemuMachine:
         shared_address: guest address of the memory that is shared with the host; 0 for none.
         shared_bytes: its size.
         marker_address: guest address of the marker register, for the counting plug-in.
+        card_bytes: of an empty SD card in the machine's slot; 0 for none.
         program: QEMU's program for the architecture.
         nmi_path: QOM path of the object with the core's NMI line, empty where there is none.
         watchdog: the watchdog QEMU models, None for none.
@@ -64,6 +65,7 @@ class QemuMachine:
     shared_address: int
     shared_bytes: int
     marker_address: int
+    card_bytes: int = 0
     program: str = QEMU
     nmi_path: str = ""
     watchdog: Watchdog | None = None
@@ -79,6 +81,7 @@ def machine_of(section: QemuEmulator) -> QemuMachine:
         shared_address=shared.address if shared else 0,
         shared_bytes=shared.bytes if shared else 0,
         marker_address=section.marker_address or 0,
+        card_bytes=section.card_bytes or 0,
         program=section.program,
         nmi_path=section.nmi_path or "",
         watchdog=section.watchdog,
@@ -239,6 +242,10 @@ class Qemu:
             backend = f"memory-backend-file,id=shared,size={spec.shared_bytes},mem-path=memory,share=on"
             command += ["-object", backend, "-machine", "memory-backend=shared"]
             (folder / "memory").touch()
+        if spec.card_bytes:
+            with (folder / "card").open("wb") as card:
+                card.truncate(spec.card_bytes)
+            command += ["-drive", "if=sd,format=raw,file=card"]
         if self._debug:
             command += ["-gdb", "unix:gdb,server=on,wait=off", "-qmp", "unix:control,server=on,wait=off"]
             # Its log would fill a pipe that nobody reads, and QEMU would wait for ever.

@@ -21,7 +21,8 @@ from lab.devices.base import Device
 from lab.devices.connect import connected
 from lab.errors import ProtocolError
 from lab.events import Job, RegionEvent, ResultEvent
-from lab.paths import cache_dir
+from lab.inventory import load_bench
+from lab.paths import cache_dir, config_dir
 from lab.workloads.many_models.compiling import compile_coded
 from lab.workloads.many_models.compose import Member, StoredLayer, compose
 from lab.workloads.many_models.storing import layers_of
@@ -59,15 +60,16 @@ def test_networks_are_decoded_on_the_device_and_their_switches_measured(tmp_path
 
 
 @cache
-def pair() -> tuple[CompiledModel, list[np.ndarray[tuple[int, ...], np.dtype[np.int8]]]]:
-    """Two linear networks in one program, both copied to RAM, and what each answers to a sample of ones."""
+def pair(*, whole: bool = False) -> tuple[CompiledModel, list[np.ndarray[tuple[int, ...], np.dtype[np.int8]]]]:
+    """Two linear networks in one program, both copied to RAM or read as a whole, and what each answers to ones."""
     members, answers = [], []
     for number in range(2):
         torch.manual_seed(number)
         network = nn.Sequential(nn.Linear(INPUTS, 4)).eval()
         model, reference, _ = compile_coded(network, torch.randn(16, INPUTS).numpy(), {}, f"linear{number}")
         packed = layers_of(network, "x")["0"].in_memory()
-        members.append(Member(f"linear{number}", model, (StoredLayer("", packed.tobytes(), packed.size),)))
+        layers = (StoredLayer("", packed.tobytes(), packed.size),)
+        members.append(Member(f"linear{number}", model, () if whole else layers, whole))
         answers.append(reference.run_integer(np.ones((1, INPUTS), np.int8))[0])
     return compose("pair", members, {}), answers
 
@@ -77,10 +79,10 @@ def asked(order: list[int]) -> Job:
 
 
 @contextmanager
-def running(model: CompiledModel) -> Iterator[Device]:
-    found = entry("host")
+def running(model: CompiledModel, name: str = "host", bench: str = "emulated.yaml") -> Iterator[Device]:
+    found = load_bench(config_dir() / bench).devices[name]
     with connected(found, cache_dir()) as device:
-        device.deploy(build(model, "host", cache=cache_dir()))
+        device.deploy(build(model, found.board.kind, cache=cache_dir()))
         yield device
 
 
@@ -93,6 +95,21 @@ def test_a_network_is_made_ready_only_where_another_was() -> None:
             assert switched == [0, 2, 4]
             told = [one.data for one in events if isinstance(one, ResultEvent)]
             assert told == [answers[number].tobytes() for number in (1, 1, 0, 0, 1)]
+
+
+@pytest.mark.parametrize("name", ["host", "lm3s6965"])
+def test_a_network_is_read_as_a_whole_from_the_devices_storage(name: str) -> None:
+    model, answers = pair(whole=True)
+    with running(model, name, "emulated.yaml" if name == "host" else "emulators.yaml") as device:
+        # The second pass reads again what the first has put into a file, or onto the card.
+        for _ in range(2):
+            events = list(device.run(asked([1, 0, 1, 0])))
+            told = [one.data for one in events if isinstance(one, ResultEvent)]
+            assert told == [answers[number].tobytes() for number in (1, 0, 1, 0)]
+    switches = [one.end - one.begin for one in events if isinstance(one, RegionEvent) and one.region == "switch"]
+    if name == "lm3s6965":
+        # A block of 512 bytes and its check, each byte sent and awaited: mapped flash takes an instruction for two.
+        assert min(switches) > 4 * 514
 
 
 def test_what_does_not_fit_is_refused_before_anything_runs() -> None:

@@ -17,6 +17,9 @@
 #define BOARD_COUNTER_CONTROL 0x40000008u
 #define BOARD_COUNTER_ENABLE 1u
 
+/* SSI0 (PL022), to which the board's card slot is wired. */
+#define BOARD_SSI 0x40008000u
+
 /* Data register of GPIO port F, address lines for bits 0 and 1 (PF0 is the board's LED). */
 #define BOARD_MARKER 0x4002500Cu
 

@@ -26,7 +26,8 @@ class Variant:
         store: how the networks are kept: ``yono``; ``plain``, its product codes without training anything again;
             ``kmeans``, each network's single weights by a codebook of its own; ``int8`` in flash as kernels read them;
             ``copied``, the same, of which the weights that ``yono`` may code are copied to RAM to be used; ``loaded``,
-            networks that nobody compressed, all constants of which are read from flash into RAM; ``heads``, one
+            networks that nobody compressed, all constants of which are read into RAM from where the device keeps them:
+            a card, a file, or flash; ``heads``, one
             network with a head for each task, in int8.
         learnt: from how many networks the shared codebooks are learnt; those behind are coded by them all the same.
         words: entries of a sub-codebook of product codes.

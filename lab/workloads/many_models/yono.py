@@ -100,7 +100,7 @@ class Yono:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = BASELINES
     claims: tuple[Claim, ...] = claims()
-    missing: str = "a card that is really loaded from: no emulated board has one"
+    missing: str = ""
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Train, code, tune, compile and answer on this computer, or read all of it from the cache.
