@@ -39,15 +39,17 @@ def test_the_device_learns_by_forward_passes(tmp_path: Path) -> None:
 def test_the_device_plays_the_clients_of_a_server(tmp_path: Path) -> None:
     """What went over the wire is K numbers of each client a round, and the server came to PyTorch's weights."""
     entry = Bench.load(project_root() / "device_configs" / "emulated.yaml").get("m4f")
-    variant = "clients=2,batch=3,passes=6,samples=12,epochs=1,evaluated=40,channels=4,target=0.1"
+    variant = (
+        "clients=2,batch=3,passes=12,samples=36,epochs=1,average=0.5,server_rate=0.05,evaluated=40,channels=4,target=0.1"
+    )
     with Store(tmp_path / "store") as store, connected(entry, cache_dir()) as device:
         found = run_on(
             entry, device, get("baffle"), variant, store, "s", Sizes(), cache_dir(), baselines=False,
         )  # fmt: skip
     method = found.method
-    assert method.median("uplink", "run") == 4 * 6
-    assert method.median("bytes_up", "run") == 2 * 2 * 4 * 6
+    assert method.median("uplink", "run") == 4 * 12
+    assert method.median("bytes_up", "run") == 6 * 2 * 4 * 12
     assert method.median("upload_error", "run") < 1e-3
     assert method.median("update_error", "run") < 1e-3
     (losses,) = [one for one in method.run.records if (one.region, one.metric) == ("train.step", "loss")]
-    assert losses.n == 12
+    assert losses.n == 36

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from lab.compiler.operations.perturbation import Perturbation
 
 Update: TypeAlias = Literal["stein", "full", "last", "bias"]
-FULL, LAST, BIAS = (f"update={update},rate=0.03" for update in ("full", "last", "bias"))
+FULL, LAST, BIAS = "update=full,rate=0.03", "update=last,rate=0.06", "update=bias,rate=0.06"
 ONE = "passes=1,rate=0.0002"
 BASELINES = (FULL, LAST, BIAS, ONE)
-"""Rates with the least loss in the last tenth of the steps, as the method's: a noisier gradient bears a smaller one."""
+"""Of a few rates those with the most accuracy, as the method's: a noisier gradient bears a smaller one."""
 _NETWORKS = Path(__file__).parents[1] / "networks"
 _FLOAT_BYTES = 4
 
@@ -62,7 +62,7 @@ class Variant(Schedule):
     network: Literal["digits-cnn", "lenet", "wrn10-2"] = "digits-cnn"
     augment: Literal["none", "paper"] = "none"
     epochs: int = 2
-    rate: float = 0.0015
+    rate: float = 0.005
     target: float = 0.7
     clients: int = 1
     batch: int = 2
@@ -100,17 +100,17 @@ SIZES = {
 
 def _claims() -> tuple[Claim, ...]:
     paper = "Feng et al., abstract"
-    memory = "of backpropagation, each gradient is applied at once, and batch 1 keeps little for it"
+    memory = "of backpropagation at batch 1; each gradient is applied at once"
     return (
         Claim("S063", "Training takes the memory of inference: nothing is kept but one number a pass.", paper, "arena",
               "", "factor", 1.0, "the losses of the passes, 4 bytes each", at_most=1.15,
               against=("arena.inference", "run")),
         Claim("S063", "A step needs less memory than backpropagation.", f"{paper}; no figure", "arena", FULL,
-              "reduction", None, memory, at_least=1.5),
+              "reduction", None, memory, at_least=2.5),
         Claim("S063", "The same, as the device has it: what a step has written of the arena.", f"{paper}; no figure",
-              "peak_ram.activations", FULL, "reduction", None, memory, at_least=1.5),
+              "peak_ram.activations", FULL, "reduction", None, memory, at_least=2.5),
         Claim("S063", "The same with the trained variables.", f"{paper}; no figure", "memory.m4", FULL, "reduction",
-              None, "weights are the same in both, and most of it", at_least=1.1),
+              None, "weights are the same in both, and half of it or more", at_least=1.4),
         Claim("S063", "A client sends a number a pass in place of a gradient.", f"{paper}; no figure", "uplink", FULL,
               "reduction", None, "parameters over passes; 2000 with a million parameters and 500 passes",
               at_least=20.0),
@@ -123,7 +123,7 @@ def _claims() -> tuple[Claim, ...]:
         Claim("S063", "It trains from scratch to an acceptable accuracy.",
               f"{paper}; .92 with 50 passes, .95 with 1000 against .97 on digits in our reference runs", "accuracy",
               FULL, "difference", None, "two passes over the images with one sample a step, plain SGD, no average of "
-              "weights; 300 steps of Adam with 32 samples in the reference runs", at_least=-0.15),
+              "weights; 300 steps of Adam with 32 samples in the reference runs", at_least=-0.1),
         Claim("S063", "Many perturbations a step are better than one.", "no figure", "accuracy", ONE, "difference",
               None, "the noise of the estimate falls by the root of their number", at_least=0.3),
         Claim("S063", "It is better than the classifier alone by backpropagation.", "no figure", "accuracy", LAST,
