@@ -19,8 +19,8 @@ from lab.errors import ConfigError, WorkloadError
 from lab.paths import cache_dir
 from lab.workloads import get
 from lab.workloads.base import Prepared
-from lab.workloads.cache import AnyArray
-from lab.workloads.classification import model_from_json
+from lab.workloads.cache import AnyArray, Entry
+from lab.workloads.classification import model_from_json, model_to_json
 from lab.workloads.many_models import storing, tasks
 from lab.workloads.many_models.coding import Codebook, book_of, learn
 from lab.workloads.many_models.networks import LAST_LAYER, ManyHeads, network_of
@@ -245,18 +245,20 @@ def test_a_switch_of_a_pointer_is_not_metered(region_bytes: tuple[int, ...], job
         assert [metered.blob[2 * place] // 2 % 3 for place in range(metered.count)] == numbers
 
 
-def test_networks_whose_layers_were_all_trained_again_switch_by_a_pointer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = "lab.workloads.many_models.produce"
-    monkeypatch.setattr(f"{module}.networks", lambda variant, there, cache: [folded(network_of(one)) for one in there])
-    monkeypatch.setattr(f"{module}.code", lambda network, *rest: storing.Stored(network, {}, ("all",)))
-    entry = produce(parse(f"{SMALL},words=16"), all_tasks(), tmp_path)
-    told = _prepared(parse(""), entry, "digest")
+def test_networks_whose_layers_were_all_trained_again_switch_by_a_pointer() -> None:
+    document = {
+        "model": model_to_json(prepared().model), "tasks": list(tasks.TASKS), "tuned": 3 * [["all"]],
+        "coded_weights": 0, "region_bytes": [0, 64, 0], "network_bytes": 3 * [1000], "float32_bytes": 12_000,
+    }  # fmt: skip
+    each = np.zeros(6, np.int64)
+    arrays = {
+        "samples": np.zeros((6, 2), np.int8), "outputs": np.zeros((6, 2), np.int8), "labels": each, "before": each,
+        "networks": np.tile(np.arange(3, dtype=np.uint8), 2), "classes": np.array([2, 2, 2]),
+    }  # fmt: skip
+    told = _prepared(parse(""), Entry(json.dumps(document), arrays), "digest")
     assert told.stream is not None
-    assert told.stream.metered.name == "infer"
-    assert "All weights of digits, movements, beats are int8 in flash" in told.facts[-1]
-    assert "lab_weight_decode" not in told.model.sources["model.c"]
+    assert (told.job.name, told.stream.metered.name) == ("switch", "infer")
+    assert "All weights of digits, beats are int8 in flash" in told.facts[-1]
 
 
 def test_loading_takes_what_the_medium_takes() -> None:
