@@ -96,17 +96,19 @@ def test_the_kernels_do_what_their_operations_say() -> None:
 
 
 def test_sums_over_a_batch_of_large_maps_keep_their_digits() -> None:
-    """One float32 sum over so many values would be off by 1e-4 of itself, and the ways of two machines would part."""
-    x = 1 + torch.rand(1, 70_001, 2, generator=torch.Generator().manual_seed(6))
-    sizes = Groups(1, 70_001, 2, 1)
-    _, mean, deviation = check_kernel(GroupNorm(sizes, 1e-5), [x, None, None], relative=1e-5, absolute=1e-5)
+    """Of blank images with some bright points one float32 sum is off by 5e-4 of itself, and two machines' ways part."""
+    bright = torch.rand(1, 70_001, 2, generator=torch.Generator().manual_seed(6)) < 0.1
+    x, sizes = torch.where(bright, 1.0, 0.1), Groups(1, 70_001, 2, 1)
+    _, mean, deviation = check_kernel(GroupNorm(sizes, 1e-5), [x, None, None], relative=1e-4, absolute=1e-4)
     exact = x.double()
-    torch.testing.assert_close(mean.double(), exact.mean((0, 1)), rtol=1e-6, atol=0)
+    torch.testing.assert_close(mean.double(), exact.mean((0, 1)), rtol=2e-5, atol=0)
     spread = exact.var((0, 1), unbiased=False) + 1e-5
-    torch.testing.assert_close(deviation.double(), spread.rsqrt(), rtol=1e-6, atol=0)
-    inputs = [x - 1, x, mean, deviation]
-    check_kernel(NormScaleGradient(sizes), inputs, relative=1e-5, absolute=1e-5)
-    check_kernel(GroupNormInputGradient(sizes), [*inputs, None], relative=1e-5, absolute=1e-5)
+    torch.testing.assert_close(deviation.double(), spread.rsqrt(), rtol=2e-5, atol=0)
+    inputs = [x, x, mean, deviation]
+    (scale,) = check_kernel(NormScaleGradient(sizes), inputs, relative=2e-5)
+    wanted = (exact * (exact - exact.mean((0, 1)))).sum((0, 1)) * spread.rsqrt()
+    torch.testing.assert_close(scale.double(), wanted, rtol=2e-5, atol=0)
+    check_kernel(GroupNormInputGradient(sizes), [*inputs, None], relative=1e-4, absolute=1e-4)
 
 
 def test_what_has_no_statistics_is_refused() -> None:

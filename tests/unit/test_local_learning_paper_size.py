@@ -70,6 +70,19 @@ def test_larger_networks_have_the_published_layers(name: ConvName, parameters: i
     assert small_conv("backprop", 4, name)(images()).shape == (2, 10)
 
 
+def test_batch_norm_is_behind_every_layer_but_the_classifier() -> None:
+    torch.manual_seed(5)
+    module = LocalConv("small-conv", 3, 32, 10, "backprop", seed=7, norm="batch")
+    norms = [one.num_features for one in module.modules() if isinstance(one, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    assert norms == [32, 64, 128, 512]
+    # Scale and shift of the linear layer's in place of its bias.
+    assert sum(one.numel() for one in module.parameters()) == 361_258 + 512
+    torch.manual_seed(5)
+    single = LocalConv("small-conv", 3, 32, 10, "backprop", seed=7)
+    weights = [[one for one in net.parameters() if one.dim() > 1] for net in (module, single)]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*weights, strict=True))
+
+
 def by_hand(module: LocalConv, x: torch.Tensor) -> list[torch.Tensor]:
     """Outputs of the hidden layers, each from the detached one before it."""
     outputs = []
@@ -124,7 +137,7 @@ def test_images_in_one_step_do_not_change_each_others_answers() -> None:
 @pytest.mark.parametrize(
     ("workload", "text", "data"),
     [
-        ("lls", "channels=4,data=cifar10", "CIFAR-10, binary version"),
+        ("lls", "channels=4,data=cifar10,batch=4", "CIFAR-10, binary version"),
         ("tpsgd", "network=small-conv,channels=4,data=kmnist", "Kuzushiji-MNIST"),
     ],
 )
@@ -134,13 +147,17 @@ def test_the_c_learns_the_users_images_as_pytorch_does(folder: Path, workload: s
     prepared = get(workload).prepare(folder / "cache", f"size=paper,samples=12,evaluated=5,{text}")
     plan = prepared.training
     assert plan is not None
-    assert (prepared.dataset.name, prepared.dataset.samples) == (data, 5)
-    samples = np.frombuffer(plan.job.blob, np.float32).reshape(plan.job.count, 1, -1)
-    assert samples.shape == (12, 1, 3 * 32 * 32 if workload == "lls" else 32 * 32)
-    targets = np.frombuffer(plan.job.blobs["targets"], np.int32)
+    # Whole batches: three of four, with batch norm, of which one is asked; or single images.
+    batch = 4 if workload == "lls" else 1
+    assert (prepared.dataset.name, prepared.dataset.samples) == (data, 5 // batch * batch)
+    samples = np.frombuffer(plan.job.blob, np.float32).reshape(plan.job.count, batch, -1)
+    assert samples.shape == (12 // batch, batch, 3 * 32 * 32 if workload == "lls" else 32 * 32)
+    targets = np.frombuffer(plan.job.blobs["targets"], np.int32).reshape(-1, batch)
     host = HostTraining(prepared.model, folder)
     rate = float(plan.job.parameters["lr"])
-    losses = [host.step(one, targets[n : n + 1], rate) for n, one in enumerate(samples)]
+    losses = [host.step(one, targets[n], rate) for n, one in enumerate(samples)]
+    statistics = {name for name in host.raw_variables() if name.endswith(("running_mean", "running_var"))}
+    assert len(statistics) == (8 if workload == "lls" else 0), "of three convolutions and the linear layer"
     scores = {one.metric: one.value for one in plan.check(np.array(losses, np.float32), host.raw_variables())}
     assert scores["update_error"] < 1e-4
     figures = {one.metric: one.value for one in prepared.figures}
@@ -165,6 +182,10 @@ def test_networks_are_those_of_the_variants() -> None:
         ("lls", "network=vgg8", "others with size=paper"),
         ("lls", "network=small-conv", "two machines' ways part"),
         ("lls", "modulation=row", "none, class, matrix"),
+        ("lls", "network=small-conv,norm=batch", "one image has no statistics of a batch"),
+        ("lls", "norm=batch,batch=8", "norm=batch is of another network than mlp"),
+        ("lls", "batch=64,samples=63", "a smaller batch=, or more images"),
+        ("tpsgd", "batch=2", "1: one image a step"),
         ("tpsgd", "modulation=class", "modulation=class is not allowed"),
         ("tpsgd", "layers=backwards", "together, one-by-one"),
         ("lls", "data=cifar10", "others with size=paper"),

@@ -18,6 +18,7 @@ MEAN_SIDE = 2
 """Side of the map of averages that a linear layer takes."""
 Behind: TypeAlias = Literal["", "max", "mean"]
 ConvName: TypeAlias = Literal["small-conv", "vgg8", "mobilenet"]
+Norm: TypeAlias = Literal["map", "batch"]
 
 
 @dataclass(frozen=True)
@@ -70,20 +71,22 @@ class LocalConv(LocalNetwork):
     """One of :data:`SHAPES`, for images (n, ``inputs``, ``side``, ``side``), with SiLUs.
 
     SmallConv with 32 channels, 10 classes and colour images has 361,258 parameters and 10.6 M multiply-accumulates.
-    Source: Apolinario, Roy and Roy, "LLS", 2024. Theirs have batch norm, which means nothing with one sample a step:
-    convolutions have each channel normalised over the image's own map instead, the linear layer nothing. Theirs have
-    leaky ReLUs: of normalised maps some 60,000 values a step are symmetric about the kink, one within rounding of it
-    takes another slope on another machine, and the ways part (0.07 after 1,400 steps, 2e-5 after 700 without a kink).
+    Source: Apolinario, Roy and Roy, "LLS", 2024. Theirs have batch norm behind every layer but the classifier, as with
+    ``norm="batch"``; it means nothing with one sample a step, for which ``norm="map"`` normalises each channel of a
+    convolution over the image's own map, and nothing of the linear layer. Theirs have leaky ReLUs: of normalised maps
+    some 60,000 values a step are symmetric about the kink, one within rounding of it takes another slope on another
+    machine, and the ways part (0.07 after 1,400 steps, 2e-5 after 700 without a kink).
 
     Args:
         name: which.
         inputs, channels, classes, side: sizes.
         rule, seed, modulation: as of :class:`~lab.workloads.networks.local_mlp.LocalNetwork`.
+        norm: of maps, ``map`` or ``batch``.
     """
 
     def __init__(
         self, name: ConvName, inputs: int, channels: int, classes: int, rule: Rule, seed: int, *,
-        side: int = SIDE, modulation: Modulation = "none",
+        side: int = SIDE, modulation: Modulation = "none", norm: Norm = "map",
     ) -> None:  # fmt: skip
         shape, stages = SHAPES[name], []
         for block in shape.blocks:
@@ -91,28 +94,40 @@ class LocalConv(LocalNetwork):
             side //= block.stride
             pooled, values = partial(_averaged, min(block.pooled, side)), width * min(block.pooled, side) ** 2
             behind, left = _behind(block.behind, side, MEAN_SIDE if shape.units else 1)
-            stages.append(Stage(_layer(inputs, width, block), behind, pooled, values, pooled, values))
+            stages.append(Stage(_layer(inputs, width, block, norm), behind, pooled, values, pooled, values))
             inputs, side = width, left
         values = inputs * side**2
         if shape.units:
             units = shape.units * channels
-            linear = nn.Linear(values, units)
-            begun(linear)
+            linear = _linear(values, units, norm)
             stages.append(Stage(linear, nn.Identity(), nn.Identity(), units, nn.Identity(), units))
             values = units
         classifier = nn.Linear(values, classes)
         super().__init__(stages, nn.SiLU(), classifier, classes, rule, seed, modulation)
 
 
-def _layer(inputs: int, width: int, block: Block) -> nn.Module:
+def _layer(inputs: int, width: int, block: Block, norm: Norm) -> nn.Module:
     if not block.depthwise:
         convolution = nn.Conv2d(inputs, width, 3, stride=block.stride, padding=1, bias=False)
-        return nn.Sequential(convolution, nn.GroupNorm(width, width))
+        return nn.Sequential(convolution, _norm(width, norm))
     depthwise = nn.Conv2d(inputs, inputs, 3, stride=block.stride, padding=1, groups=inputs, bias=False)
     return nn.Sequential(
-        depthwise, nn.GroupNorm(inputs, inputs), nn.SiLU(), nn.Conv2d(inputs, width, 1, bias=False),
-        nn.GroupNorm(width, width),
-    )  # fmt: skip
+        depthwise, _norm(inputs, norm), nn.SiLU(), nn.Conv2d(inputs, width, 1, bias=False), _norm(width, norm)
+    )
+
+
+def _norm(channels: int, norm: Norm) -> nn.Module:
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(channels, channels)
+
+
+def _linear(inputs: int, units: int, norm: Norm) -> nn.Module:
+    linear = nn.Linear(inputs, units)
+    begun(linear)
+    if norm == "map":
+        return linear
+    # A bias in front of batch norm changes nothing.
+    linear.register_parameter("bias", None)
+    return nn.Sequential(linear, nn.BatchNorm1d(units))
 
 
 def _behind(behind: Behind, side: int, mean: int) -> tuple[nn.Module, int]:

@@ -99,6 +99,7 @@ class Arm:
         layers: which learn one after another, each through all epochs, by the modules or parameters of each; empty:
             all at once.
         augments: whether each epoch shows the images changed anew, by :func:`.scratch_images.augmented`.
+        batch, batch_norm: as of :class:`~lab.workloads.training.transfer.Transfer`.
     """
 
     @property
@@ -131,6 +132,8 @@ class Arm:
     perturbation: Callable[[], Perturbation] | None = None
     layers: tuple[tuple[str, ...], ...] = ()
     augments: bool = False
+    batch: int = 1
+    batch_norm: bool = False
 
 
 def selection_of(update: str, network: nn.Module) -> dict[str, None]:
@@ -179,8 +182,8 @@ def _produce(workload: str, variant: Schedule, arm: Arm, images: Images) -> cach
             name=workload, network=network, selection=selection, precision="float32",
             samples=parts.samples, labels=parts.labels, asked=parts.asked, answers=parts.answers,
             calibration=parts.samples[:0], epochs=epochs, rate=variant.rate, seed=SEED,
-            turns=arm.turns(selection, len(parts.samples) * epochs // arm.phases), forward_only=arm.forward_only,
-            each_use=arm.each_use,
+            turns=arm.turns(selection, len(parts.samples) // arm.batch * epochs // arm.phases),
+            forward_only=arm.forward_only, each_use=arm.each_use, batch=arm.batch, batch_norm=arm.batch_norm,
             perturbation=None if arm.perturbation is None else arm.perturbation(),
             limits=arm.limits,
         )

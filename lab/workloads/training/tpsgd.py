@@ -15,6 +15,7 @@ from lab.workloads.training.local_learning import (
     ALLOWED,
     BASELINES,
     PAPER_ALLOWED,
+    SINGLES,
     Sizes,
     Variant,
     prepare_local,
@@ -27,7 +28,7 @@ PAPER = Variant(
     "paper", scratch_images.MNIST, samples=5000, evaluated=500, rate=0.004, target=0.8, depth=2, width=512
 )  # fmt: skip
 """A shallow perceptron on MNIST; how many units the paper's has is not in our reference. Convolutions are asked for."""
-SIZES: Sizes = {"ci": (DEFAULT, ALLOWED), "paper": (PAPER, PAPER_ALLOWED)}
+SIZES: Sizes = {"ci": (DEFAULT, (*ALLOWED, *SINGLES)), "paper": (PAPER, (*PAPER_ALLOWED, *SINGLES))}
 
 
 def _claims() -> tuple[Claim, ...]:
@@ -61,8 +62,8 @@ class TpSgd:
     """The workload. Variants: ``update=local|full|last|bias``, ``layers=together|one-by-one``,
     ``network=mlp|small-conv|rnn|gru``, ``depth=``, ``width=32|64|128|256``, ``channels=4|8|16``, ``samples=``,
     ``epochs=``, ``rate=``, ``evaluated=``, ``target=``, separated by commas. With ``size=paper`` also
-    ``data=cifar10|cifar100|mnist|fashion-mnist|kmnist``, ``network=vgg8|mobilenet``, ``width=512|1024`` and
-    ``channels=32|64|128``.
+    ``data=cifar10|cifar100|mnist|fashion-mnist|kmnist|imagenette|tiny-imagenet|vww``, ``network=vgg8|mobilenet``,
+    ``width=512|1024`` and ``channels=32|64|128``.
     """
 
     id: str = "tpsgd"

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Samples: TypeAlias = FloatArray | Int8Array
 Precision: TypeAlias = Literal["int8", "float32"]
+Rows = TypeVar("Rows", Samples, IntArray, npt.NDArray[np.int32])
 
 CURVE_POINTS = 8
 """How often the accuracy is told along the way."""
@@ -96,6 +97,8 @@ class Transfer:
         uploads: with a perturbation, whether the device keeps differences of losses for a server and changes nothing.
         turns: with ``forward_only``, the first and the last step, from 1, in which each parameter changes; empty: all.
         each_use: with ``forward_only``, whether parameters change after each of their uses in a step.
+        batch: samples of a step, whole ones: the rest is left out, of those asked as well.
+        batch_norm: whether batch norms are in training, too.
     """
 
     name: str
@@ -118,6 +121,13 @@ class Transfer:
     uploads: bool = False
     turns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     each_use: bool = False
+    batch: int = 1
+    batch_norm: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Steps of one pass over the samples."""
+        return len(self.samples) // self.batch
 
 
 @dataclass(frozen=True)
@@ -126,8 +136,8 @@ class Trained:
 
     Attributes:
         model: the compiled model.
-        inputs, answers: held-out samples as the device takes them, and their classes.
-        samples, targets: the same of those trained on.
+        inputs, answers: held-out samples as the device takes them, a batch in a row, and their classes.
+        samples, targets: the same of those trained on, a row for each step of a pass.
         losses, variables, initial: PyTorch's, real values by name.
         outputs: logits after training by the C on this computer, as bytes.
         accuracy: PyTorch's after training, on the held-out samples.
@@ -177,14 +187,17 @@ def train_on_host(task: Transfer) -> Trained:
         with progress.step(f"{task.name}: compiling", quiet_below_s=2.0):
             made = compiled(task)
         model = made.compiled
-        inputs, samples = (physical(one, model, task.precision) for one in (task.asked, task.samples))
-        targets = task.labels.astype(np.int32)
+        inputs, samples = (
+            in_batches(physical(one, model, task.precision), task.batch) for one in (task.asked, task.samples)
+        )
+        targets = in_batches(task.labels.astype(np.int32), task.batch)
+        answers = in_batches(task.answers, task.batch).reshape(-1)
         with progress.step(f"{task.name}: training in PyTorch", quiet_below_s=2.0):
             if task.perturbation is None:
                 found = _in_pytorch(made, samples, targets, inputs, task)
             else:
                 found = _by_differences(model, task, task.perturbation)
-    steps = len(samples) * task.epochs
+    steps = task.steps * task.epochs
     points = np.unique(np.linspace(0, steps, CURVE_POINTS + 1).astype(np.int64))
     with progress.step(f"{task.name}: training on the host", quiet_below_s=2.0), tempfile.TemporaryDirectory() as at:
         host = HostTraining(model, Path(at))
@@ -193,12 +206,12 @@ def train_on_host(task: Transfer) -> Trained:
         for step in range(steps + 1):
             if step in points:
                 outputs = host.run(inputs).reshape(len(inputs), -1).view(np.int8)
-                curve.append(accuracy_of(outputs, task.answers))
+                curve.append(accuracy_of(outputs, answers))
             if step < steps:
                 number = step % len(samples)
-                host.step(samples[number : number + 1], targets[number : number + 1], task.rate)
+                host.step(samples[number], targets[number], task.rate)
     return Trained(
-        model, inputs.reshape(len(inputs), -1), task.answers, samples.reshape(len(samples), -1), targets, found.losses,
+        model, inputs.reshape(len(inputs), -1), answers, samples.reshape(len(samples), -1), targets, found.losses,
         found.variables, found.initial, outputs, found.accuracy, np.array(curve, np.float32), points,
         found.autograd_error,
     )  # fmt: skip
@@ -222,10 +235,11 @@ def compiled(task: Transfer) -> TrainingModel:
             perturbation=task.perturbation, name=task.name.replace("-", "_"), uploads=task.uploads,
         )  # fmt: skip
     return compile_training(
-        task.network, task.samples[:1], loss=torch.nn.CrossEntropyLoss(), train=task.selection, optimizer=Sgd(),
-        name=task.name.replace("-", "_"), precision=task.precision,
+        task.network, task.samples[: task.batch], loss=torch.nn.CrossEntropyLoss(), train=task.selection,
+        optimizer=Sgd(), name=task.name.replace("-", "_"), precision=task.precision,
         calibration=task.calibration if task.precision == "int8" else None, patches=task.patches,
         forward_only=task.forward_only, each_use=task.each_use, immediate=task.immediate, turns=task.turns,
+        batch_norm=task.batch_norm,
     )  # fmt: skip
 
 
@@ -233,6 +247,12 @@ def physical(images: torch.Tensor, model: CompiledModel, precision: Precision) -
     """Samples as the device takes them: NHWC, quantised in int8."""
     physical: FloatArray = images.permute(0, 2, 3, 1).contiguous().numpy()
     return model.input.quantize(physical) if precision == "int8" else physical
+
+
+def in_batches(rows: Rows, batch: int) -> Rows:
+    """Rows (n, …) as whole batches (n // batch, batch, …)."""
+    whole = len(rows) // batch
+    return rows[: whole * batch].reshape(whole, batch, *rows.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -266,7 +286,10 @@ def _by_differences(model: CompiledModel, task: Transfer, perturbation: Perturba
 def _in_pytorch(
     made: TrainingModel, samples: Samples, targets: npt.NDArray[np.int32], asked: Samples, task: Transfer
 ) -> _InPyTorch:
-    """Training by the program's operators in PyTorch, and the first steps in float32 by its autograd, too."""
+    """Training by the program's operators in PyTorch, and the first steps in float32 by its autograd, too.
+
+    ``samples``, ``targets`` and ``asked`` are as of :func:`in_batches`.
+    """
     import torch
 
     from lab.compiler.program import TrainingState
@@ -282,25 +305,22 @@ def _in_pytorch(
     for step in range(len(samples) * task.epochs):
         number = step % len(samples)
         state.step += 1
-        sample, target = torch.from_numpy(samples[number : number + 1]), torch.from_numpy(targets[number : number + 1])
+        sample, target = torch.from_numpy(samples[number]), torch.from_numpy(targets[number])
         values = program.run(sample, target, memory, state)
         losses.append(float(values[program.loss]))
         if state.step in compared:
             early[state.step] = training.to_torch({name: value.numpy().tobytes() for name, value in memory.items()})
     trained = training.to_torch({name: value.numpy().tobytes() for name, value in memory.items()})
     inference = made.inference
-    answers = [
-        int(inference.run(torch.from_numpy(asked[n : n + 1]), None, memory)[inference.output].argmax())
-        for n in range(len(asked))
-    ]
+    told = torch.cat([inference.run(torch.from_numpy(one), None, memory)[inference.output] for one in asked])
     error = _autograd_error(task, early, initial) if task.precision == "float32" else math.nan
-    accuracy = float(np.mean(np.array(answers) == task.answers))
+    accuracy = float(np.mean(told.argmax(1).numpy() == in_batches(task.answers, task.batch).reshape(-1)))
     return _InPyTorch(np.array(losses, np.float32), trained, initial, accuracy, error)
 
 
 def _autograd_points(task: Transfer) -> Collection[int]:
     """After how many steps autograd is compared."""
-    steps = min(AUTOGRAD_STEPS, len(task.samples) * task.epochs)
+    steps = min(AUTOGRAD_STEPS, task.steps * task.epochs)
     return {-(-steps * part // AUTOGRAD_POINTS) for part in range(1, AUTOGRAD_POINTS + 1)}
 
 
@@ -314,6 +334,7 @@ def _autograd_error(
     from lab.workloads.networks.filtered import with_filtered_gradients
 
     network = with_filtered_gradients(task.network, task.patches)
+    network.train(task.batch_norm)
     parameters = dict(network.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in task.selection)
@@ -321,8 +342,8 @@ def _autograd_error(
     labels = torch.from_numpy(task.labels)
     errors = []
     for step in range(max(early)):
-        number = step % len(task.samples)
-        part = slice(number, number + 1)
+        number = step % task.steps * task.batch
+        part = slice(number, number + task.batch)
         for loss in _losses(network, task.samples[part], labels[part], each_use=task.each_use):
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -333,7 +354,8 @@ def _autograd_error(
                     parameters[name].grad = None
             optimizer.step()
         if step + 1 in early:
-            found = {name: parameters[name].detach().numpy() for name in initial}
+            state = network.state_dict()
+            found = {name: state[name].detach().numpy().copy() for name in initial}
             errors.append(update_error(found, early[step + 1], initial))
     error = float(np.median(errors))
     limit = (task.limits or LIMITS[task.precision]).autograd
@@ -370,8 +392,8 @@ def _keep_channels(parameter: torch.Tensor, channels: Channels | None) -> None:
 
 
 def accuracy_of(outputs: Int8Array, answers: IntArray) -> float:
-    """Share of right answers; outputs are float32 logits as bytes."""
-    logits = outputs.view(np.float32)
+    """Share of right answers; outputs are float32 logits as bytes, of a batch of answers in a row."""
+    logits = outputs.view(np.float32).reshape(len(answers), -1)
     return float(np.mean(logits.argmax(axis=1) == answers))
 
 
@@ -482,7 +504,8 @@ def prepared_of(
         trained.samples.astype(np.float32) if precision == "float32" else trained.samples.astype(np.int8),
         trained.targets, epochs=epochs, learning_rate=rate, seed=seed,
     )  # fmt: skip
-    facts = (f"{task} {len(trained.losses)} steps of one sample, learning rate {rate:g}.", *_facts(trained))
+    size = "one sample" if training.batch == 1 else f"{training.batch} samples"
+    facts = (f"{task} {len(trained.losses)} steps of {size}, learning rate {rate:g}.", *_facts(trained))
     return Prepared(
         model=trained.model,
         job=Job("infer", trained.inputs.tobytes(), len(trained.inputs)),
