@@ -295,14 +295,14 @@ def _produce(name: str, task: Task, recipe: Recipe, cache: Path) -> cached.Entry
     def train() -> None:
         inputs, labels = torch.from_numpy(samples.training), torch.from_numpy(samples.training_labels)
         fit(network, inputs, labels, recipe.plan, recipe.seed, f"{name}: training on {len(inputs)} samples")
+        if not torch.isfinite(logits(network, held_out)).all():
+            raise WorkloadError(f"{name}: training diverged, the reference logits are not finite")
 
+    held_out = torch.from_numpy(samples.held_out)
     with seeded(recipe.seed):
         network = task.network()
         trained(network, cache, f"{name}-network", _parts(task, recipe), _sources(recipe), train)
-        held_out = torch.from_numpy(samples.held_out)
         reference_logits = logits(network, held_out).numpy()
-        if not np.isfinite(reference_logits).all():
-            raise WorkloadError(f"{name}: training diverged, the reference logits are not finite")
         with progress.step(f"{name}: compiling", quiet_below_s=2.0):
             calibration = torch.from_numpy(_spread(samples.calibration, _CALIBRATION_SAMPLES))
             model, integer = lab.compiler.compile_with_reference(
