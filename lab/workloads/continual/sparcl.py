@@ -191,7 +191,10 @@ class SparCL:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = ("update=dense", "update=static", "update=ncm")
     claims: tuple[Claim, ...] = CLAIMS
-    missing: str = "batch norm over a batch of 32 images, in whose place size=paper has group norm of one"
+    missing: str = (
+        "batch norm over a batch of 32 images, in whose place size=paper has group norm of one: kept blocks and stored "
+        "logits are of one image a step"
+    )
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Compile, and learn the stream on this computer, or read all of it from the cache.

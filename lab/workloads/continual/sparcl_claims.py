@@ -29,7 +29,9 @@ CLAIMS: tuple[Claim, ...] = (
           "are spared; the paper's 30 % go by epoch 20 of 50", at_least=1.15),
     Claim("S034", "Accuracy is that of dense rehearsal, or better.", f"{PAPER}, abstract: up to +1.7 %",
           "accuracy.orders", "update=dense", "difference", 0.017, f"200 images and 64 pixels; {_ORDERS}. "
-          "With stored logits (replay=der in both) the dense network is 7 points ahead", at_least=-0.05),
+          "With stored logits (replay=der) the masked network needs a higher rate: at 0.05 the dense one is 7 points "
+          "ahead, at 0.12 the masked one 4, each at its best rate the dense one 1.4 with as large an error",
+          at_least=-0.05),
     Claim("S034", "Masks that move are better than one that stays.", f"{PAPER}, table of ablations", "accuracy.orders",
           "update=static", "difference", None, "our scale does not show it: 65 renewals of one block in 1300 steps, "
           f"and a quarter of a small network's weights is enough for ten digits; {_ORDERS}"),
