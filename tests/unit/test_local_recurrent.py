@@ -88,5 +88,5 @@ def test_rows_of_the_users_images_are_read(tmp_path: Path, monkeypatch: pytest.M
     write_mnist(tmp_path, "mnist")
     with pytest.raises(ConfigError, match="channels=16 is of another network than rnn"):
         get("tpsgd").prepare(tmp_path / "cache", "size=paper,network=rnn,channels=16")
-    with pytest.raises(ConfigError, match="this method's rule is for other networks"):
+    with pytest.raises(ConfigError, match="network=rnn is not allowed"):
         get("lls").prepare(tmp_path / "cache", "size=paper,data=mnist,network=rnn")

@@ -184,15 +184,10 @@ def prepare_local(workload: str, words: str, variant: Variant, rule: Rule, cache
         source: the method's file.
 
     Raises:
-        ConfigError: no data, or a recurrent network of a method whose rule has none.
+        ConfigError: no data.
         CompileError: the network cannot be compiled so.
     """
     is_recurrent = variant.network in RECURRENT
-    if is_recurrent and rule != "projection":
-        raise ConfigError(
-            f"{workload}: network={variant.network} is recurrent, and this method's rule is for other networks",
-            hint=f"it is a network of tpsgd; here there are mlp, {', '.join(CONVOLUTIONAL)}",
-        )
     is_local = variant.update == "local"
     arm = Arm(
         update=variant.update,
