@@ -60,7 +60,7 @@ def test_a_network_with_its_side_network_begins_as_the_network(backbone: nn.Modu
     assert dict(backbone.named_parameters()).keys() < dict(grown.named_parameters()).keys(), "parts keep their names"
 
 
-def test_modules_read_each_other_and_the_backbone(backbone: nn.Module) -> None:
+def test_modules_read_the_backbones_maps_in_which_the_outputs_before_are(backbone: nn.Module) -> None:
     grown = with_rep_net(backbone)
     with torch.no_grad():
         for place in CONNECTED:
@@ -74,12 +74,19 @@ def test_modules_read_each_other_and_the_backbone(backbone: nn.Module) -> None:
         grown.get_submodule(part).register_forward_hook(
             lambda _, inputs, output, part=part: seen.update({part: output})
         )
+    for part in ("block1", "block3"):
+        grown.get_submodule(part).register_forward_pre_hook(
+            lambda _, inputs, part=part: seen.update({f"{part}.in": inputs[0]})
+        )
     x = torch.randn(1, 1, 16, 16)
     with torch.no_grad():
         grown(x)
+        second = grown.get_submodule("block2")(seen["block1"])
     assert torch.equal(seen["stem.in"], x)
-    assert torch.equal(seen["block2.in"], seen["stem.out"] + seen["block1"])
-    assert torch.equal(seen["block4.in"], seen["block2.out"] + seen["block3"])
+    assert torch.equal(seen["block1.in"], seen["stem"] + seen["stem.out"])
+    assert torch.equal(seen["block2.in"], seen["block1"]), "the map alone, which holds the first module's output"
+    assert torch.equal(seen["block3.in"], second + seen["block2.out"])
+    assert torch.equal(seen["block4.in"], seen["block3"])
 
 
 def test_the_papers_side_network_begins_as_the_papers_backbone_and_is_a_small_part_of_it() -> None:

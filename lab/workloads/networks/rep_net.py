@@ -55,11 +55,12 @@ and groups; the smaller kernels are on maps of 7×7."""
 class RepNet(nn.Module):
     """A backbone and small modules that exchange features with it.
 
-    The first module reads the image; each other one reads the sum of the module's output before it and the backbone's
-    map at the beginning of a stage. What a module yields is added to the backbone's map behind that stage's first
+    The first module reads the image, each other one the backbone's map at the beginning of a stage, in which the output
+    of the module before it is contained. What a module yields is added to the backbone's map behind that stage's first
     block, and from there goes through the frozen rest. Modules begin as nothing. Source: Yang, Rakin and Fan,
-    "Rep-Net: Efficient On-Device Learning via Feature Reprogramming", CVPR 2022, section 3; theirs normalises by batch
-    and interpolates, this normalises by groups, which suits a batch of one, and repeats values. NCHW float32.
+    "Rep-Net: Efficient On-Device Learning via Feature Reprogramming", CVPR 2022, section 3, connected as in its
+    repository (``ProgramNet`` in repnet/model/reprogram.py); theirs normalises by batch and interpolates, this
+    normalises by groups, which suits a batch of one, and repeats values. NCHW float32.
 
     Args:
         backbone: in evaluation mode, batch norm folded or not; its parts keep their names.
@@ -75,13 +76,12 @@ class RepNet(nn.Module):
         self.to_size_of = repeat.to_size_of
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        image, state = x, None
+        image, first = x, True
         for name, part in self.named_children():
             if name in self.rep:
-                state = self.rep[name](image if state is None else state + x)
-                x = part(x)
-                state = self.to_size_of(state, x)
-                x = x + state
+                added = self.rep[name](image if first else x)
+                x, first = part(x), False
+                x = x + self.to_size_of(added, x)
             elif name != "rep":
                 x = part(x)
         return x

@@ -24,7 +24,7 @@ from lab.workloads.training.transfer import (
     train_on_host,
 )
 from lab.workloads.training.transfer_tasks import Schedule, Task, task_of
-from lab.workloads.training.turned_digits import SEED
+from lab.workloads.training.turned_digits import SEED, Data
 
 if TYPE_CHECKING:
     import torch
@@ -131,18 +131,21 @@ def prepare_arm(
     )  # fmt: skip
 
 
+def transfer_of(workload: str, variant: Schedule, data: Data, arm: Arm) -> Transfer:
+    """The steps that an arm takes, and the images that are asked afterwards."""
+    trained_on, asked = data.chosen(variant.samples), data.held_out[: variant.evaluated]
+    labels = data.labels.numpy()
+    return Transfer(
+        name=workload, network=arm.network, selection=arm.selection, precision="float32",
+        samples=data.turned[trained_on], labels=labels[trained_on], asked=data.turned[asked],
+        answers=labels[asked], calibration=data.turned[:0], epochs=variant.epochs, rate=variant.rate, seed=SEED,
+        patches=arm.patches, immediate=arm.immediate,
+    )  # fmt: skip
+
+
 def _produce(workload: str, variant: Schedule, task: Task, make: ArmOf) -> cached.Entry:
     data = task.data()
     arm = make(task.backbone(data), data.turned[:1])
-    trained_on, asked = data.chosen(variant.samples), data.held_out[: variant.evaluated]
-    labels = data.labels.numpy()
-    trained = train_on_host(
-        Transfer(
-            name=workload, network=arm.network, selection=arm.selection, precision="float32",
-            samples=data.turned[trained_on], labels=labels[trained_on], asked=data.turned[asked],
-            answers=labels[asked], calibration=data.turned[:0], epochs=variant.epochs, rate=variant.rate, seed=SEED,
-            patches=arm.patches, immediate=arm.immediate,
-        )
-    )  # fmt: skip
+    trained = train_on_host(transfer_of(workload, variant, data, arm))
     figures = (*memory_figures.memory_figures(arm.layers, arm.scheme, trained.training), *arm.figures)
     return to_entry(trained, {"figures": [asdict(one) for one in figures]})

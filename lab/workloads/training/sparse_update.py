@@ -30,9 +30,11 @@ from lab.workloads.training.transfer import (
     train_on_host,
 )
 from lab.workloads.training.transfer_tasks import Schedule, Task, task_of
-from lab.workloads.training.turned_digits import CALIBRATION_IMAGES, SEED
+from lab.workloads.training.turned_digits import CALIBRATION_IMAGES, SEED, Data
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from lab.compiler.layer_costs import LayerCost
     from lab.compiler.update_schemes import UpdateScheme
 
@@ -167,26 +169,29 @@ class SparseUpdate:
         )  # fmt: skip
 
 
-def _produce(variant: Variant, task: Task) -> cached.Entry:
+def transfer_of(variant: Variant, data: Data, network: nn.Module) -> tuple[Transfer, tuple[LayerCost, ...]]:
+    """The steps that a variant takes and the images that are asked afterwards; and the network's layers."""
     from lab.compiler.layer_costs import layer_list
     from lab.compiler.update_schemes import selection
 
-    data = task.data()
-    network = task.backbone(data)
     layers = layer_list(network, data.turned[:1])
-    scheme = scheme_of(variant, layers)
     trained_on, asked = data.chosen(variant.samples), data.held_out[: variant.evaluated]
-    labels = data.labels.numpy()
-    calibration = data.calibration()
-    trained = train_on_host(
-        Transfer(
-            name="sparse-update", network=network, selection=selection(scheme, layers), precision=variant.precision,
-            samples=data.turned[trained_on], labels=labels[trained_on], asked=data.turned[asked],
-            answers=labels[asked], calibration=calibration[:: max(1, len(calibration) // CALIBRATED)],
-            epochs=variant.epochs, rate=variant.rate, seed=SEED,
-        )
+    labels, calibration = data.labels.numpy(), data.calibration()
+    transfer = Transfer(
+        name="sparse-update", network=network, selection=selection(scheme_of(variant, layers), layers),
+        precision=variant.precision, samples=data.turned[trained_on], labels=labels[trained_on],
+        asked=data.turned[asked], answers=labels[asked],
+        calibration=calibration[:: max(1, len(calibration) // CALIBRATED)], epochs=variant.epochs, rate=variant.rate,
+        seed=SEED,
     )  # fmt: skip
-    figures = memory_figures.memory_figures(layers, scheme, trained.training)
+    return transfer, layers
+
+
+def _produce(variant: Variant, task: Task) -> cached.Entry:
+    data = task.data()
+    transfer, layers = transfer_of(variant, data, task.backbone(data))
+    trained = train_on_host(transfer)
+    figures = memory_figures.memory_figures(layers, scheme_of(variant, layers), trained.training)
     return to_entry(trained, {"figures": [asdict(one) for one in figures]})
 
 

@@ -43,7 +43,7 @@ class Schedule:
         image: pixels along a side.
         samples: images trained on in each epoch.
         epochs: passes over them.
-        rate: learning rate, the same for every arm.
+        rate: learning rate.
         evaluated: held-out images that are read afterwards.
         target: accuracy whose time is told.
     """
