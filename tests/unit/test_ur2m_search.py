@@ -263,7 +263,7 @@ def test_a_folder_of_recordings_is_the_whole_workload_and_another_rate_is_told(f
         ("data=ecg,width=64", "8, 16, 24, 32"),
         ("data=ecg,search=random", "none, grid, halving"),
         ("data=ecg,latency=0", "more than 0"),
-        ("data=ecg,latency=nan", "more than 0"),
+        ("data=ecg,latency=nan", "no finite number"),
         ("size=paper,objective=size", "per-operation, accuracy"),
         ("search=grid", "has no option 'search'"),
     ],

@@ -31,7 +31,6 @@ from lab.workloads.many_models.tasks import (
     Part,
     Task,
 )
-from lab.workloads.networks import own_file
 
 SOURCES: Mapping[Networks, str] = {
     "alike": "three tasks: CIFAR-10, ten words of Speech Commands, PAMAP2",
@@ -79,6 +78,8 @@ def _owned(task: Task) -> Task:
     Raises:
         ConfigError: as :func:`lab.workloads.networks.own_file.find`.
     """
+    from lab.workloads.networks import own_file
+
     program, digest = own_file.find(OWN_FILE.format(task.name))
     found, shape = replace(task, digest=task.digest + digest, network="own"), program.input_shape[1:]
     there = task.asked.samples.shape[1:]
