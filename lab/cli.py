@@ -16,6 +16,7 @@ from lab.commands.bisect import bisect
 from lab.commands.compare import compare
 from lab.commands.compile import compile_command
 from lab.commands.crash import crash
+from lab.commands.device_option import device_option
 from lab.commands.emulate import emulate
 from lab.commands.env import env
 from lab.commands.flash import flash
@@ -144,7 +145,7 @@ def doctor(config: Path) -> None:
 
 @main.command()
 @click.argument("workload")
-@click.option("--device", "names", default="", help="Devices: names, or terms such as class:mcu+feature:meter.")
+@device_option(default=())
 @click.option("--variant", default="", help="Variant of the workload; NAME=A|B runs both, one after the other.")
 @click.option("--size", type=click.Choice(["ci", "paper"]), help="The workload as CI runs it, or as the paper has it.")
 @click.option("--baselines/--no-baselines", default=True, help="Run what the method is compared with beside it.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lab.bench import Bench
+from lab.commands.device_option import device_option
 from lab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("family")
-@click.option("--device", "names", default="m4f,m7,pi", show_default=True,
-              help="Devices: names, or terms such as class:mcu+feature:meter.")  # fmt: skip
+@device_option(default=("m4f,m7,pi",))
 @click.option("--only", default="", help="Only these methods: ids, separated by commas.")
 @click.option("--variant", default="", help="Variant of all of them; NAME=A|B runs both.")
 @click.option("--baselines/--no-baselines", default=True, help="Run what the methods are compared with as well.")

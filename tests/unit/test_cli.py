@@ -117,7 +117,7 @@ def test_a_method_is_left_out_of_devices_of_other_classes(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("lab.commands.running.run_everywhere", run_everywhere)
     monkeypatch.setattr("lab.workloads.training.sparse_update.SparseUpdate.classes", ("mcu", "linux"))
-    result = call("methods", "training", "--device", "m4f,host", "--only", "sparse-update,tinytl")
+    result = call("methods", "training", "--device", "m4f", "--device", "host", "--only", "sparse-update,tinytl")
     assert result.exit_code == 0
     assert asked == [("m4f", "sparse-update"), ("m4f", "tinytl"), ("host", "tinytl")]
     assert "host: left out: sparse-update runs on devices of class mcu, linux" in result.output
@@ -175,6 +175,20 @@ def test_run_with_an_unknown_device_is_one_message() -> None:
     assert result.exit_code == 1
     assert result.output.startswith("Error: ")
     assert f"unknown device 'm4'; did you mean 'm4f'? allowed: {', '.join(sorted(BENCH))}" in result.output
+
+
+def test_run_takes_devices_named_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def run_everywhere(cells: list[tuple[Entry, Workload]], *_: object, **__: object) -> int:
+        asked.extend(entry.name for entry, _ in cells)
+        return 0
+
+    monkeypatch.setattr("lab.commands.running.run_everywhere", run_everywhere)
+    for given in (("--device", "m7", "--device", "m4f"), ("--device", "m4f,m7")):
+        asked.clear()
+        assert call("run", "spoken-digits", *given).exit_code == 0
+        assert asked == ["m4f", "m7"]
 
 
 @pytest.mark.parametrize("option", ["--repeats=0", "--samples=0", "--repeats=x"])

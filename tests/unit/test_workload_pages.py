@@ -13,7 +13,7 @@ import pytest
 
 from lab.bench import Bench
 from lab.comparison import alternatives
-from lab.torch_programs import split_variant
+from lab.torch_programs import split_accelerator, split_variant
 from lab.workloads import all_workloads, get, options
 from lab.workloads.training import digits_transfer
 
@@ -75,5 +75,6 @@ def test_a_command_of_a_page_is_taken(
     monkeypatch.setattr(options, "read", read)
     monkeypatch.setattr(digits_transfer, "read", read)
     for chosen in alternatives(variant) or ("",):
+        on_pytorch, own = split_variant(chosen)
         with pytest.raises(Taken):
-            get(name).prepare(tmp_path, split_variant(chosen)[1])
+            get(name).prepare(tmp_path, split_accelerator(own)[1] if on_pytorch else own)
