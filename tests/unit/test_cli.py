@@ -185,9 +185,9 @@ def test_run_takes_devices_named_one_by_one(monkeypatch: pytest.MonkeyPatch) -> 
         return 0
 
     monkeypatch.setattr("lab.commands.running.run_everywhere", run_everywhere)
-    for given in (("--device", "m7", "--device", "m4f"), ("--device", "m4f,m7")):
+    for named in (("--device", "m7", "--device", "m4f"), ("--device", "m4f,m7")):
         asked.clear()
-        assert call("run", "spoken-digits", *given).exit_code == 0
+        assert call("run", "spoken-digits", *named).exit_code == 0
         assert asked == ["m4f", "m7"]
 
 
