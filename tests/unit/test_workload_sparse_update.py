@@ -116,7 +116,7 @@ def test_variants_name_what_differs_from_the_default() -> None:
         ("samples=0", "1 to 1400"),
         ("epochs=0", "1 to 100"),
         ("rate=0", "1e-06 to 10"),
-        ("rate=nan", "1e-06 to 10"),
+        ("rate=nan", "no finite number"),
         ("evaluated=1000", "1 to 350"),
         ("target=2", "0.1 to 1"),
         ("sample=3", "did you mean 'samples'"),
