@@ -105,6 +105,9 @@ def _claims() -> tuple[Claim, ...]:
         Claim("S200", "It saves memory: what a step has written of the arena.", f"{paper}, abstract: 77.1 % less",
               "peak_ram.activations", EXACT, "reduction", 4.4, "one block, as many convolutions as in the paper: "
               "the maps of the first block, the same in both, are the peak. Two blocks: 1.54", at_least=1.0),
+        Claim("S200", "And against full training: the arena of a step.", f"{paper}, abstract: 77.1 % less", "arena",
+              FULL, "reduction", 4.4, "forward needs its arena in both; on m4f full training has no room",
+              at_least=3.0),
         Claim("S200", "What is kept of inputs falls by r².", f"{paper}, section 3.3", "memory.m1", EXACT, "reduction",
               4.0, "masks of one bit and updated weights are in both, and not divided", at_least=1.2),
         Claim("S200", "Training fits into the arena of inference.", "no figure", "arena", "", "factor", None,
