@@ -154,7 +154,7 @@ def test_what_is_trained_is_trained_once(tmp_path: Path) -> None:
         ("width=64", "has no option 'width'"),
         ("method=tent", "ur2m, softmax, dropout, ensemble"),
         ("threshold=1.5", "which is 1 without any evidence"),
-        ("threshold=nan", "which is 1 without any evidence"),
+        ("threshold=nan", "no finite number"),
         ("members=1", "one member alone is method=softmax"),
         ("evaluated=5", "two images or more"),
         ("treshold=0.5", "did you mean 'threshold'"),
