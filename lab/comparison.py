@@ -113,7 +113,7 @@ def compare(
     """Measure a method and its baselines, and write what comes of the claims into the method's run.
 
     Several rounds are interleaved, every second one in the opposite order, so that a drift of the device meets all
-    alike. A bound counts for the default variant, for which it was stated; of others the figures are told.
+    alike. A bound counts for the default variant and the data for which it was stated; of others ours is told.
 
     Args:
         workload: the method.
@@ -133,11 +133,15 @@ def compare(
     names = baselines_of(workload, variant) if baselines else ()
     done, lacking, refused = _measured(workload, variant, arm, ("", *names), rounds)
     claimed = [claim for claim in workload.claims if not claim.baseline or claim.baseline in names]
-    default = not split_variant(variant)[1]
+    method, default = done[""][0], not split_variant(variant)[1]
+    data = method.run.provenance.dataset
     claims = tuple(
-        _judge(claim, variant, done, lacking, enforced=default and on in claim.bound_on) for claim in claimed
-    )
-    method = done[""][0]
+        _judge(
+            claim, variant, done, lacking,
+            enforced=default and on in claim.bound_on and claim.bound_data in ("", data),
+        )
+        for claim in claimed
+    )  # fmt: skip
     if claims:
         method = replace(method, run=_with_claims(method.run, claims))
         store.amend(method.run)

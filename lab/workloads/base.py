@@ -251,6 +251,7 @@ class Claim:
         why: why ours is not the paper's.
         against: metric and region of the baseline's record, where they are others.
         bound_on: classes of the devices that the bound was stated for; on others ours is told.
+        bound_data: the same for the data, by its name; any data where empty.
     """
 
     system: str
@@ -266,6 +267,7 @@ class Claim:
     at_most: float | None = None
     against: tuple[str, str] | None = None
     bound_on: tuple[DeviceClass, ...] = EVERY_CLASS
+    bound_data: str = ""
 
 
 class Workload(Protocol):

@@ -145,7 +145,7 @@ class Bench:
             make_record("run", "accuracy", "1", "emulated", [0.8]),
         )
         run = make_run(len(self.asked), records=records)
-        run = replace(run, provenance=replace(run.provenance, variant=variant))
+        run = replace(run, provenance=replace(run.provenance, variant=variant, dataset="noise"))
         self.store.save(run)
         return Measurement(run, np.zeros((0, 1), np.int8), (Score("accuracy", 0.8, 0.8, trials=200),))
 
@@ -198,6 +198,14 @@ def test_a_bound_counts_on_devices_of_the_classes_it_was_stated_for(
     found = compare(method, "", Bench(store, {"full": (150.0,)}), store, on=on)
     assert [one.verdict for one in found.claims] == [verdict]
     assert (found.method.run.status == "passed") == (on == "linux")
+
+
+@pytest.mark.parametrize(("data", "verdict"), [("characters", "told"), ("noise", "broken")])
+def test_a_bound_counts_on_the_data_it_was_stated_for(store: Store, data: str, verdict: str) -> None:
+    method = Method(claims=(replace(RAM, bound_data=data),))
+    found = compare(method, "", Bench(store, {"full": (150.0,)}), store)
+    assert found.method.run.provenance.dataset == "noise"
+    assert [one.verdict for one in found.claims] == [verdict]
 
 
 def test_an_upper_bound_can_break_too(store: Store) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from lab.workloads.base import Claim
 from lab.workloads.continual.workload import ContinualLearning
+from lab.workloads.data import omniglot
 
 PAPER = "Kwon et al. 2023"
 BENCH = "Li, Kwon et al. 2025 (S003), table I, speech commands on a Pi 3B+"
@@ -25,7 +26,7 @@ _TASKS = "accuracy.tasks is the mean over 8 deployments of 100 questions, in PyT
 
 def _accuracy(text: str, source: str, baseline: str, paper: float | None, why: str, at_least: float | None) -> Claim:
     return Claim("S006", text, source, "accuracy.tasks", baseline, "difference", paper, f"{why}; {_TASKS}",
-                 at_least=at_least)  # fmt: skip
+                 at_least=at_least, bound_data=omniglot.NAME)  # fmt: skip
 
 
 CLAIMS: tuple[Claim, ...] = (

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from lab.workloads.base import Claim
 from lab.workloads.continual.workload import ContinualLearning
+from lab.workloads.data import omniglot
 
 SOURCE = "Li, Kwon et al. 2025, table I, speech commands on a Pi 3B+"
 CIFAR = "Li, Kwon et al. 2025, table I, CIFAR-100 on a Pi 3B+"
@@ -19,7 +20,7 @@ _TASKS = "the mean over 8 deployments of 100 questions, in PyTorch on the host"
 
 def _accuracy(text: str, baseline: str, paper: float | None, why: str, at_least: float | None) -> Claim:
     return Claim("S003", text, SOURCE, "accuracy.tasks", baseline, "difference", paper, f"{why}; {_TASKS}",
-                 at_least=at_least)  # fmt: skip
+                 at_least=at_least, bound_data=omniglot.NAME)  # fmt: skip
 
 
 CLAIMS: tuple[Claim, ...] = (
