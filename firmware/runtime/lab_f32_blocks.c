@@ -27,10 +27,16 @@ static inline float block_dot(const float *input, const float *weights, const ui
 void lab_f32_blocks(const lab_f32_blocks_t *layer, const float *input, const float *weights, const uint8_t *blocks,
                     const float *bias, float *output)
 {
-    for (int32_t row = 0; row < layer->rows; row++) {
-        const float sum = block_dot(input, weights, blocks, layer->kept);
-        blocks += layer->kept;
-        weights += LAB_F32_BLOCK * layer->kept;
-        output[row] = lab_f32_clamp(sum + (bias != 0 ? bias[row] : 0.0f), layer->minimum, layer->maximum);
+    for (int32_t sample = 0; sample < layer->batch; sample++) {
+        const float *w = weights;
+        const uint8_t *kept = blocks;
+        for (int32_t row = 0; row < layer->rows; row++) {
+            const float sum = block_dot(input, w, kept, layer->kept);
+            kept += layer->kept;
+            w += LAB_F32_BLOCK * layer->kept;
+            output[row] = lab_f32_clamp(sum + (bias != 0 ? bias[row] : 0.0f), layer->minimum, layer->maximum);
+        }
+        input += layer->columns;
+        output += layer->rows;
     }
 }

@@ -35,8 +35,8 @@ static void finish(const lab_f32_conv2d_t *layer, const float *bias, float *outp
     }
 }
 
-void lab_f32_blocks_conv2d(const lab_f32_blocks_conv2d_t *sparse, const float *input, const float *weights,
-                           const uint8_t *blocks, const float *bias, float *output)
+static void of_sample(const lab_f32_blocks_conv2d_t *sparse, const float *input, const float *weights,
+                      const uint8_t *blocks, const float *bias, float *output)
 {
     const lab_f32_conv2d_t *const layer = &sparse->layer;
     const int32_t pixels = layer->output_height * layer->output_width;
@@ -54,4 +54,14 @@ void lab_f32_blocks_conv2d(const lab_f32_blocks_conv2d_t *sparse, const float *i
         }
     }
     finish(layer, bias, output);
+}
+
+void lab_f32_blocks_conv2d(const lab_f32_blocks_conv2d_t *sparse, const float *input, const float *weights,
+                           const uint8_t *blocks, const float *bias, float *output)
+{
+    const lab_f32_conv2d_t *const layer = &sparse->layer;
+    const int32_t taken = layer->input_height * layer->input_width * layer->input_channels;
+    const int32_t made = layer->output_height * layer->output_width * layer->output_channels;
+    for (int32_t sample = 0; sample < layer->batch; sample++)
+        of_sample(sparse, input + sample * taken, weights, blocks, bias, output + sample * made);
 }

@@ -22,8 +22,8 @@ static void spread_block(const lab_f32_tap_t *tap, const float *gradient, const 
     }
 }
 
-void lab_f32_blocks_conv2d_input_gradient(const lab_f32_blocks_conv2d_t *sparse, const float *gradient,
-                                          const float *weights, const uint8_t *blocks, float *output)
+static void of_sample(const lab_f32_blocks_conv2d_t *sparse, const float *gradient, const float *weights,
+                      const uint8_t *blocks, float *output)
 {
     const lab_f32_conv2d_t *const layer = &sparse->layer;
     const int32_t pixels = layer->input_height * layer->input_width;
@@ -40,4 +40,14 @@ void lab_f32_blocks_conv2d_input_gradient(const lab_f32_blocks_conv2d_t *sparse,
             }
         }
     }
+}
+
+void lab_f32_blocks_conv2d_input_gradient(const lab_f32_blocks_conv2d_t *sparse, const float *gradient,
+                                          const float *weights, const uint8_t *blocks, float *output)
+{
+    const lab_f32_conv2d_t *const layer = &sparse->layer;
+    const int32_t taken = layer->input_height * layer->input_width * layer->input_channels;
+    const int32_t made = layer->output_height * layer->output_width * layer->output_channels;
+    for (int32_t sample = 0; sample < layer->batch; sample++)
+        of_sample(sparse, gradient + sample * made, weights, blocks, output + sample * taken);
 }

@@ -6,15 +6,13 @@
 static float size_of(const lab_f32_conv2d_t *layer, const float *gradient)
 {
     float sum = 0.0f;
-    for (int32_t pixel = 0; pixel < layer->output_height * layer->output_width; pixel++)
+    for (int32_t pixel = 0; pixel < layer->batch * layer->output_height * layer->output_width; pixel++)
         sum += fabsf(gradient[pixel * layer->output_channels]);
     return sum;
 }
 
-static void update_block(const lab_f32_tap_t *tap, const float *gradient, const float *input, float rate,
-                         float *weights)
+static void add_products(const lab_f32_tap_t *tap, const float *gradient, const float *input, float *sum)
 {
-    float sum[LAB_F32_BLOCK] = {0.0f, 0.0f, 0.0f, 0.0f};
     for (int32_t row = 0; row < tap->rows; row++) {
         const float *g = gradient + row * tap->output_row;
         const float *x = input + row * tap->input_row;
@@ -27,6 +25,16 @@ static void update_block(const lab_f32_tap_t *tap, const float *gradient, const 
             x += tap->input_column;
         }
     }
+}
+
+static void update_block(const lab_f32_conv2d_t *layer, const lab_f32_tap_t *tap, const float *gradient,
+                         const float *input, float rate, float *weights)
+{
+    float sum[LAB_F32_BLOCK] = {0.0f, 0.0f, 0.0f, 0.0f};
+    const int32_t taken = layer->input_height * layer->input_width * layer->input_channels;
+    const int32_t made = layer->output_height * layer->output_width * layer->output_channels;
+    for (int32_t sample = 0; sample < layer->batch; sample++)
+        add_products(tap, gradient + sample * made, input + sample * taken, sum);
     for (int32_t n = 0; n < LAB_F32_BLOCK; n++)
         weights[n] = LAB_MULTIPLY_ADD(-rate, sum[n], weights[n]);
 }
@@ -39,8 +47,8 @@ static void update_channel(const lab_f32_blocks_conv2d_t *sparse, int32_t awake,
         for (int32_t kx = 0; kx < layer->kernel_width; kx++) {
             const lab_f32_tap_t tap = lab_f32_tap_of(layer, ky, kx);
             for (int32_t k = 0; tap.rows * tap.columns > 0 && k < awake; k++)
-                update_block(&tap, gradient + tap.output, input + tap.input + LAB_F32_BLOCK * (int32_t)blocks[k], rate,
-                             weights + LAB_F32_BLOCK * k);
+                update_block(layer, &tap, gradient + tap.output,
+                             input + tap.input + LAB_F32_BLOCK * (int32_t)blocks[k], rate, weights + LAB_F32_BLOCK * k);
             weights += LAB_F32_BLOCK * sparse->kept;
             blocks += sparse->kept;
         }

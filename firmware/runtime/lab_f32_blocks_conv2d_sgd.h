@@ -1,7 +1,7 @@
 /* SGD on the weights of lab_f32_blocks_conv2d, with gradient and weight masks that follow the training, fp32.
  *
  * As lab_f32_blocks_sgd, of which it is the same for a map of one pixel: an output channel changes where the sum of
- * |gradient| over its map is above *threshold, and what gives up a block is a tap of an output channel's kernel.
+ * |gradient| over its maps is above *threshold, and what gives up a block is a tap of an output channel's kernel.
  *
  * gradient of the layer's output, input; weights, blocks as in lab_f32_blocks_conv2d, both changed. Takes one step of
  * state->random per renewal and per task. No scratch; nothing may overlap. */

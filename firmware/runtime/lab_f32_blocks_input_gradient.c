@@ -5,8 +5,8 @@
 #include "lab_f32_arithmetic.h"
 #include "lab_f32_blocks.h"
 
-void lab_f32_blocks_input_gradient(const lab_f32_blocks_input_gradient_t *layer, const float *gradient,
-                                   const float *weights, const uint8_t *blocks, float *output)
+static void of_sample(const lab_f32_blocks_input_gradient_t *layer, const float *gradient, const float *weights,
+                      const uint8_t *blocks, float *output)
 {
     memset(output, 0, (size_t)layer->columns * sizeof *output);
     for (int32_t row = 0; row < layer->rows; row++) {
@@ -24,4 +24,11 @@ void lab_f32_blocks_input_gradient(const lab_f32_blocks_input_gradient_t *layer,
             w += LAB_F32_BLOCK;
         }
     }
+}
+
+void lab_f32_blocks_input_gradient(const lab_f32_blocks_input_gradient_t *layer, const float *gradient,
+                                   const float *weights, const uint8_t *blocks, float *output)
+{
+    for (int32_t sample = 0; sample < layer->batch; sample++)
+        of_sample(layer, gradient + sample * layer->rows, weights, blocks, output + sample * layer->columns);
 }

@@ -1,10 +1,11 @@
 /* SGD on the weights of lab_f32_blocks, with gradient and weight masks that follow the training, fp32.
  *
- * gradient [rows] of the layer's output, input [4 * n]; weights, blocks as in lab_f32_blocks, both changed.
+ * gradient [batch][rows] of the layer's output, input [batch][4 * inputs]; weights, blocks as in lab_f32_blocks, both
+ * changed.
  *
- * Gradient mask: weights[row] -= rate_scale * learning_rate * gradient[row] * input in the rows with
- * |gradient[row]| > *threshold alone. The threshold then grows or shrinks by a tenth, so that about `changed` rows are
- * above it; where `changed` is `rows` it stays as it is.
+ * Gradient mask: weights[row] -= rate_scale * learning_rate * gradient[row] * input, for each sample, in the rows whose
+ * sum of |gradient[row]| over the samples is above *threshold alone. The threshold then grows or shrinks by a tenth, so
+ * that about `changed` rows are above it; where `changed` is `rows` it stays as it is.
  *
  * Weight mask: in every step whose number `renewal.steps` divides, `renewal.rows` rows, the next in turn, give up the
  * block whose weights are the smallest, by the sum of magnitudes, for one at random that they have not, which begins at
@@ -20,7 +21,7 @@
 #include "lab_f32_blocks_masks.h"
 
 typedef struct {
-    int32_t rows, kept, inputs; /* inputs: blocks of the input */
+    int32_t batch, rows, kept, inputs; /* inputs: blocks of the input */
     int32_t changed;
     lab_f32_blocks_renewal_t renewal;
     float rate_scale;

@@ -6,12 +6,11 @@
 
 #define TURNS 3u
 
-void lab_f32_replay(const lab_f32_replay_t *layer, const float *gradient, const float *logits, float *kept,
-                    float *output, const lab_training_state_t *state)
+static void of_sample(const lab_f32_replay_t *layer, uint32_t number, const float *gradient, const float *logits,
+                      float *kept, float *output)
 {
-    const uint32_t group = (state->step - 1u) / (TURNS * layer->batch);
-    const uint32_t place = (state->step - 1u) % (TURNS * layer->batch);
-    const uint32_t drawn = lab_random_at(layer->seed, state->step);
+    const uint32_t group = number / (TURNS * layer->batch), place = number % (TURNS * layer->batch);
+    const uint32_t drawn = lab_random_at(layer->seed, number + 1u);
     const uint32_t seen = group * layer->batch + place;
     const size_t bytes = (size_t)layer->classes * sizeof *kept;
     if (place < layer->batch) {
@@ -28,5 +27,15 @@ void lab_f32_replay(const lab_f32_replay_t *layer, const float *gradient, const 
     } else {
         for (int32_t i = 0; i < layer->classes; i++)
             output[i] = layer->rehearse * gradient[i];
+    }
+}
+
+void lab_f32_replay(const lab_f32_replay_t *layer, const float *gradient, const float *logits, float *kept,
+                    float *output, const lab_training_state_t *state)
+{
+    for (uint32_t row = 0; row < layer->rows; row++) {
+        const size_t first = (size_t)row * (size_t)layer->classes;
+        const uint32_t number = (state->step - 1u) * layer->rows + row;
+        of_sample(layer, number, gradient + first, logits + first, kept, output + first);
     }
 }

@@ -177,13 +177,13 @@ def compile_training(
         patches: convolutions whose gradients are computed on patches, with the side of these (gradient filtering);
             float32 only.
         blocks: weights of linear layers and convolutions of which only some blocks are kept, and how these move; plain
-            SGD of one sample in float32 only.
+            SGD in float32 only.
         forward_only: whether each gradient is computed and applied as soon as the forward pass allows, which is behind
             its layer where layers have losses of their own (``Penalised``) and take detached inputs.
         each_use: with ``forward_only``, whether a parameter that a step uses several times changes after each use, by
             plain SGD, rather than by the sum of their gradients.
         turns: with ``forward_only``, the first and the last step of training in which each parameter changes.
-        replay: logits that are stored and rehearsed; cross entropy of one sample in float32 only.
+        replay: logits that are stored and rehearsed; cross entropy in float32 only.
         group: steps whose gradients add up before the parameters change; plain SGD in float32 only.
         batch_norm: whether batch norms are in training, too: a step normalises by its batch, whose statistics the
             running ones follow (``NAME.running_mean``, ``NAME.running_var``), and inference normalises by these;

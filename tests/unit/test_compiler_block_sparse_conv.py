@@ -48,10 +48,10 @@ BLOCKS = {
 }  # fmt: skip
 
 
-def compiled(blocks: dict[str, Blocks]) -> TrainingModel:
+def compiled(blocks: dict[str, Blocks], batch: int = 1) -> TrainingModel:
     return compile_training(
-        Net(), torch.zeros(1, *SHAPE), loss=functional.cross_entropy, train=lambda _name, _one: True, optimizer=Sgd(),
-        blocks=blocks,
+        Net(), torch.zeros(batch, *SHAPE), loss=functional.cross_entropy, train=lambda _name, _one: True,
+        optimizer=Sgd(), blocks=blocks,
     )  # fmt: skip
 
 
@@ -60,8 +60,8 @@ def material(steps: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(steps, *SHAPE, generator=generator), torch.arange(steps) % CLASSES
 
 
-def device_step(host: HostTraining, sample: torch.Tensor, label: int) -> float:
-    return host.step(sample.permute(1, 2, 0).contiguous().numpy(), np.array([label], np.int32), RATE)
+def device_step(host: HostTraining, samples: torch.Tensor, labels: torch.Tensor) -> float:
+    return host.step(samples.permute(0, 2, 3, 1).contiguous().numpy(), labels.numpy().astype(np.int32), RATE)
 
 
 def mask_of(network: nn.Module, name: str, blocks: np.ndarray) -> torch.Tensor:
@@ -74,17 +74,18 @@ def mask_of(network: nn.Module, name: str, blocks: np.ndarray) -> torch.Tensor:
     return mask.permute(0, 3, 1, 2)
 
 
-def test_a_step_is_autograds_over_masked_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_step_is_autograds_over_masked_weights(tmp_path: Path, batch: int) -> None:
     """The first step, whose thresholds let every channel through that has a gradient: plain SGD on what is kept."""
-    made, network = compiled({name: Blocks(one.kept) for name, one in BLOCKS.items()}), Net()
-    host, (samples, labels) = HostTraining(made.compiled, tmp_path), material(1)
+    made, network = compiled({name: Blocks(one.kept) for name, one in BLOCKS.items()}, batch), Net()
+    host, (samples, labels) = HostTraining(made.compiled, tmp_path), material(batch)
     first = host.variables()
     masks = {name: mask_of(network, name, first[name + ".blocks"]) for name in BLOCKS}
     for name, mask in masks.items():
         network.get_parameter(name).data *= mask
     loss = functional.cross_entropy(network(samples), labels)
     loss.backward()  # type: ignore[no-untyped-call]
-    assert device_step(host, samples[0], 0) == pytest.approx(float(loss.detach()), abs=1e-5)
+    assert device_step(host, samples, labels) == pytest.approx(float(loss.detach()), abs=1e-5)
     found = host.variables()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None
@@ -103,7 +104,7 @@ def test_training_is_the_references_and_saves_what_it_leaves_out(tmp_path: Path)
     for sample, label in zip(*material(24), strict=True):
         state.step += 1
         values = made.program.run(sample.permute(1, 2, 0)[None], label[None], memory, state)
-        loss = device_step(host, sample, int(label))
+        loss = device_step(host, sample[None], label[None])
         assert loss == pytest.approx(float(values[made.program.loss]), abs=1e-4)
     for name, value in host.variables().items():
         np.testing.assert_allclose(value, memory[name].numpy().astype(np.float32), rtol=1e-3, atol=1e-5, err_msg=name)

@@ -59,39 +59,44 @@ def test_what_is_kept_is_a_uniform_sample_and_what_is_drawn_is_there() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(slots=st.integers(1, 4), batch=st.integers(1, 3), step=st.integers(1, 40), seed=st.integers(1, 99))
-def test_the_kernel_does_what_its_step_is_for(slots: int, batch: int, step: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    gradient, logits = (torch.randn(1, CLASSES, generator=generator) for _ in range(2))
+@given(
+    slots=st.integers(1, 4), batch=st.integers(1, 3), step=st.integers(1, 40), seed=st.integers(1, 99),
+    alone=st.booleans(),
+)  # fmt: skip
+def test_the_kernel_does_what_its_step_is_for(slots: int, batch: int, step: int, seed: int, alone: bool) -> None:
+    generator, rows = torch.Generator().manual_seed(seed), 1 if alone else batch
+    gradient, logits = (torch.randn(rows, CLASSES, generator=generator) for _ in range(2))
     kept = torch.randn(slots, CLASSES, generator=generator)
-    operation = ReplayGradient(Replay(slots, batch, 0.3, 0.5, seed), CLASSES)
+    operation = ReplayGradient(Replay(slots, batch, 0.3, 0.5, seed, rows), CLASSES)
     state, inputs = TrainingState(RATE, step), [gradient, logits, kept]
     expected = operation.apply(inputs, state)
     found = run_kernel(operation, inputs, expected, written=(2,), state=state)
     for got, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(got, wanted)
     after, passed = found
-    turns = Turns(slots, batch, DRAWS, seed)
-    slot = turns.slot(step)
-    if turns.draw_of(step) == 0:
-        stored = [logits[0] if one == slot else kept[one] for one in range(slots)]
+    turns, numbers = Turns(slots, batch, DRAWS, seed), range((step - 1) * rows + 1, step * rows + 1)
+    found_slots, draw = [turns.slot(one) for one in numbers], turns.draw_of(numbers[0])
+    if draw == 0:
+        last = {slot: row for row, slot in enumerate(found_slots)}
+        stored = [logits[last[one]] if one in last else kept[one] for one in range(slots)]
         torch.testing.assert_close(after, torch.stack(stored))
         torch.testing.assert_close(passed, gradient)
-    elif turns.draw_of(step) == 1:
+    elif draw == 1:
         variable = logits.clone().requires_grad_()
-        (0.3 * functional.mse_loss(variable, kept[slot : slot + 1])).backward()  # type: ignore[no-untyped-call]
+        (0.3 * functional.mse_loss(variable, kept[found_slots])).backward()  # type: ignore[no-untyped-call]
         torch.testing.assert_close(passed, variable.grad)
     else:
         torch.testing.assert_close(passed, 0.5 * gradient)
 
 
-def test_the_steps_of_a_group_are_one_of_pytorchs_on_the_papers_loss(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [1, 2])
+def test_the_steps_of_a_group_are_one_of_pytorchs_on_the_papers_loss(tmp_path: Path, rows: int) -> None:
     """Batches of new samples, of draws for their logits and of draws for their labels, by autograd."""
-    replay = Replay(5, 2, 0.4, 0.7, 3)
-    host, module = HostTraining(compiled(replay, replay.turns.group).compiled, tmp_path), network()
+    replay, module = Replay(5, 2, 0.4, 0.7, 3, rows), network()
+    host = HostTraining(compiled(replay, replay.turns.group // rows, batch=rows).compiled, tmp_path)
     samples, labels = material(24)
     optimizer, buffer = torch.optim.SGD(module.parameters(), RATE), [(samples[0], labels[0], torch.zeros(0))] * 5
-    rate = RATE / replay.batch
+    rate = RATE / replay.batch * rows
     for first in range(0, len(samples), 2):
         step = first // 2 * replay.turns.group
         chosen = [samples[first : first + 2], labels[first : first + 2]]
@@ -107,8 +112,9 @@ def test_the_steps_of_a_group_are_one_of_pytorchs_on_the_papers_loss(tmp_path: P
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        for sample, label in (*zip(*chosen, strict=True), *zip(x, y, strict=True)):
-            host.step(sample.numpy(), label.numpy().astype(np.int32)[None], rate)
+        all_samples, all_labels = torch.cat([chosen[0], x]).numpy(), torch.cat([chosen[1], y]).numpy().astype(np.int32)
+        for start in range(0, len(all_samples), rows):
+            host.step(all_samples[start : start + rows], all_labels[start : start + rows], rate)
     found = host.variables()
     for name, parameter in module.named_parameters():
         np.testing.assert_allclose(found[name], parameter.detach().numpy(), rtol=1e-4, atol=1e-6, err_msg=name)
@@ -131,7 +137,8 @@ def test_within_a_group_no_parameter_changes(tmp_path: Path) -> None:
     ("replay", "group", "optimizer", "batch", "told"),
     [
         (Replay(0, 1, 1.0, 1.0, 1), 3, Sgd(), 1, "slots and batch from 1"),
-        (Replay(4, 1, 1.0, 1.0, 1), 1, Sgd(), 2, "cross entropy of one sample"),
+        (Replay(4, 2, 1.0, 1.0, 1), 1, Sgd(), 2, "cross entropy of the samples of a step"),
+        (Replay(4, 3, 1.0, 1.0, 1, 2), 1, Sgd(), 2, "one or a batch"),
         (None, 3, Adam(), 1, "without weight decay"),
         (None, 3, Sgd(weight_decay=0.1), 1, "without weight decay"),
         (None, 0, Sgd(), 1, "steps from 1"),

@@ -16,7 +16,7 @@ from lab.errors import ConfigError, WorkloadError
 from lab.paths import cache_dir
 from lab.workloads import get
 from lab.workloads.base import FloatArray, Prepared, Score, TrainingPlan
-from lab.workloads.continual import sparcl_host
+from lab.workloads.continual import sparcl, sparcl_host
 from lab.workloads.continual.sparcl import Variant, parse
 from lab.workloads.continual.sparcl_stream import QUESTIONS, Rehearsal, load, packed, removals_alike, rounds, walk
 
@@ -43,10 +43,10 @@ def run_job(prepared: Prepared, folder: Path) -> tuple[FloatArray, Mapping[str, 
     host, job = HostTraining(prepared.model, folder), plan_of(prepared).job
     host.state.random = int(job.parameters["seed"])
     samples = np.frombuffer(job.blob, np.float32).reshape(job.count, -1)
-    targets = np.frombuffer(job.blobs["targets"], np.int32)
-    order = np.frombuffer(job.blobs["order"], np.uint16)
+    targets = np.frombuffer(job.blobs["targets"], np.int32).reshape(job.count, -1)
+    order = np.frombuffer(job.blobs["order"], np.uint16) if "order" in job.blobs else np.arange(job.count)
     assert len(order) == job.count * job.repeats
-    losses = [host.step(samples[one], targets[one : one + 1], float(job.parameters["lr"])) for one in order]
+    losses = [host.step(samples[one], targets[one], float(job.parameters["lr"])) for one in order]
     return np.array(losses, np.float32), host.raw_variables()
 
 
@@ -75,7 +75,7 @@ def test_a_walk_rehearses_what_came_and_removes_what_is_easy(
 ) -> None:
     stream, plan = load(5, 4), Rehearsal(epochs, buffer, removal, seed)
     hardness = np.random.default_rng(seed).random(len(stream.samples))
-    order = walk(stream, plan, lambda sample: float(hardness[sample]))
+    order = walk(stream, plan, lambda samples: float(hardness[samples[0]]))
     for place in range(1, len(order), 2) if buffer else ():
         assert order[place] in order[:place:2]
     new = order[::2] if buffer else order
@@ -94,7 +94,7 @@ def test_a_walk_rehearses_what_came_and_removes_what_is_easy(
 @pytest.mark.parametrize("buffer", [0, 3])
 def test_what_other_losses_remove_is_compared_sample_by_sample(buffer: int) -> None:
     stream, plan = load(5, 4), Rehearsal(3, buffer, 0.4)
-    order = walk(stream, plan, lambda sample: 1.0 + sample)
+    order = walk(stream, plan, lambda samples: 1.0 + samples[0])
     theirs = [1.0 + sample for sample in order]
     assert removals_alike(stream, plan, theirs, [-one for one in theirs]) == 0.0, "two of ten easy ones go each time"
     half = [-one if sample < 10 else one for sample, one in zip(order, theirs, strict=True)]
@@ -182,12 +182,19 @@ def test_sparsity_is_in_the_memory_and_the_work_and_removal_in_the_steps(prepare
 
 
 @settings(max_examples=25, deadline=None)
-@given(epochs=st.integers(1, 6), batch=st.integers(1, 4), draws=st.integers(1, 2), removal=st.floats(0, 0.5))
-def test_batches_come_before_what_is_drawn_for_them(epochs: int, batch: int, draws: int, removal: float) -> None:
-    stream, plan = load(5, 4), Rehearsal(epochs, 7, removal, 1, batch, draws)
-    order, group = walk(stream, plan, lambda sample: 1.0 + sample), (1 + draws) * batch
+@given(
+    epochs=st.integers(1, 6), batch=st.integers(1, 4), draws=st.integers(1, 2), removal=st.floats(0, 0.5),
+    alone=st.booleans(),
+)  # fmt: skip
+def test_batches_come_before_what_is_drawn_for_them(
+    epochs: int, batch: int, draws: int, removal: float, alone: bool
+) -> None:
+    rows = 1 if alone else batch
+    stream, plan = load(5, 4), Rehearsal(epochs, 7, removal, 1, batch, draws, rows)
+    order, group = walk(stream, plan, lambda samples: 1.0 + samples[0]), (1 + draws) * batch
     assert plan.turns.group == group
-    assert len(order) == 2 * plan.task_steps(10)
+    assert len(order) == 2 * plan.task_steps(10) * rows
+    assert plan.group * rows == (group if batch > 1 else 1)
     for first in range(0, len(order), group):
         new = order[first : first + batch]
         assert len(set(new)) == batch
@@ -225,6 +232,32 @@ def test_stored_logits_batches_and_the_papers_masks_are_pytorchs(tmp_path: Path)
     assert scores["logits_error"] < 1e-3
     wrong = {**variables, "replay.logits": bytes(len(variables["replay.logits"]))}
     with pytest.raises(WorkloadError, match="the logits that the device stored are off"):
+        plan_of(arm).check(losses, wrong)
+
+
+NORMED = "samples=8,epochs=3,hidden=32,buffer=12,orders=1,target=0.1,classes=4,norm=batch,batch=8,replay=der,rate=0.1"
+
+
+def test_batch_norm_over_a_batch_is_pytorchs_in_each_step_of_an_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps of eight samples change the network once; running statistics follow each."""
+    arm = get("sparcl").prepare(cache_dir(), NORMED)
+    losses, variables = run_job(arm, tmp_path)
+    scores = {one.metric: one.value for one in plan_of(arm).check(losses, variables)}
+    assert len(losses) == 2 * 3 * (2 + 1 + 1), "tasks, turns and batches, of which removal leaves fewer"
+    assert {"update_error", "logits_error", "statistics_error"} <= scores.keys()
+    assert max(value for name, value in scores.items() if name.endswith("_error")) < 1e-3
+    assert scores["mask_agreement"] == 1.0
+    assert {one.metric: one.value for one in arm.figures}["steps"] == len(losses)
+    asked = [len(one.reference_outputs) * one.model.training.batch  # type: ignore[union-attr]
+             for one in (arm, get("sparcl").prepare(cache_dir(), f"{NORMED},update=ncm"))]  # fmt: skip
+    assert asked == [4 * QUESTIONS // 8 * 8] * 2, "the baseline is asked the same"
+    monkeypatch.setattr(sparcl, "MOST_JOB_BYTES", 24 * 8 * 64 * 4 - 1)
+    with pytest.raises(ConfigError, match="24 steps of 8 samples are a job of"):
+        get("sparcl").prepare(cache_dir(), NORMED)
+    wrong = {**variables, "1.running_var": bytes(len(variables["1.running_var"]))}
+    with pytest.raises(WorkloadError, match="the running statistics are off PyTorch's"):
         plan_of(arm).check(losses, wrong)
 
 
@@ -303,6 +336,8 @@ def test_claims_name_figures_and_baselines_that_are_there(prepared: Prepared) ->
         ("removal=1", "0 to 0.9"),
         ("replay=der,buffer=0", "no logits are stored"),
         ("replay=logits", "er, der"),
+        ("norm=batch,batch=4", "batch= from 8"),
+        ("norm=batch,batch=16,buffer=15", "buffer=0 or at least as large"),
         ("rate=fast", "rate=fast is no float"),
     ],
 )

@@ -139,24 +139,28 @@ class BlockLinear(Operation):
     Attributes:
         outputs, kept: sizes.
         activation: fused clamp.
+        batch: samples.
     """
 
     kind: ClassVar[str] = "block_linear"
     outputs: int
     kept: int
     activation: Clamp = UNBOUNDED
+    batch: int = 1
 
     def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
-        x, bias = present(inputs[0]).reshape(-1), inputs[3]
-        y = dense(present(inputs[1]), present(inputs[2]), len(x)) @ x
-        return (self.activation.apply(y if bias is None else y + bias)[None],)
+        x, bias = present(inputs[0]).reshape(self.batch, -1), inputs[3]
+        y = x @ dense(present(inputs[1]), present(inputs[2]), x.shape[1]).T
+        return (self.activation.apply(y if bias is None else y + bias),)
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         bounds = (("minimum", self.activation.low), ("maximum", self.activation.high))
-        return KernelCall("lab_f32_blocks", (), (("rows", self.outputs), ("kept", self.kept), *bounds))
+        columns = 0 if inputs[0] is None else inputs[0].elements // self.batch
+        sizes = (("batch", self.batch), ("rows", self.outputs), ("kept", self.kept), ("columns", columns))
+        return KernelCall("lab_f32_blocks", (), (*sizes, *bounds))
 
     def macs(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
-        return self.outputs * self.kept * BLOCK
+        return self.batch * self.outputs * self.kept * BLOCK
 
 
 @dataclass(frozen=True)
@@ -165,23 +169,25 @@ class BlockInputGradient(Operation):
 
     Attributes:
         outputs, kept, columns: sizes; ``columns`` are the layer's inputs.
+        batch: samples.
     """
 
     kind: ClassVar[str] = "block_linear.input_gradient"
     outputs: int
     kept: int
     columns: int
+    batch: int = 1
 
     def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
         gradient, weights, blocks = (present(one) for one in inputs)
-        return ((gradient.reshape(-1) @ dense(weights, blocks, self.columns))[None],)
+        return (gradient.reshape(self.batch, -1) @ dense(weights, blocks, self.columns),)
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
-        fields = (("rows", self.outputs), ("kept", self.kept), ("columns", self.columns))
+        fields = (("batch", self.batch), ("rows", self.outputs), ("kept", self.kept), ("columns", self.columns))
         return KernelCall("lab_f32_blocks_input_gradient", (), fields)
 
     def macs(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
-        return self.outputs * self.kept * BLOCK
+        return self.batch * self.outputs * self.kept * BLOCK
 
 
 @dataclass(frozen=True)
@@ -195,6 +201,7 @@ class BlockSgd(Update):
         changed: outputs whose weights change in a step, about so many.
         renewal: of the blocks.
         rate_scale: the learning rate of the step is multiplied by this.
+        batch: samples.
     """
 
     kind: ClassVar[str] = "block_linear.sgd"
@@ -204,13 +211,15 @@ class BlockSgd(Update):
     changed: int
     renewal: Renewal
     rate_scale: float
+    batch: int = 1
 
     def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
         gradient, x, weights, blocks, threshold = (present(one) for one in inputs)
-        gradient, x, weights, blocks = gradient.reshape(-1), x.reshape(-1, BLOCK), weights.clone(), blocks.clone()
-        passes = ~(gradient.abs() <= threshold)
+        gradient, x = gradient.reshape(self.batch, -1), x.reshape(self.batch, -1, BLOCK)
+        weights, blocks = weights.clone(), blocks.clone()
+        passes = ~(gradient.abs().sum(0) <= threshold)
         scale = -self.rate_scale * state.learning_rate * gradient * passes
-        moved = scale[:, None, None] * x[blocks.to(torch.int64)]
+        moved = (scale[:, :, None, None] * x[:, blocks.to(torch.int64)]).sum(0)
         moved[:, self.renewal.awake(self.kept, state.step) :] = 0.0
         weights += moved.reshape(weights.shape)
         if self.changed < self.outputs:
@@ -220,6 +229,7 @@ class BlockSgd(Update):
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         fields = (
+            ("batch", self.batch),
             ("rows", self.outputs),
             ("kept", self.kept),
             ("inputs", self.inputs),
@@ -230,4 +240,4 @@ class BlockSgd(Update):
         return KernelCall("lab_f32_blocks_sgd", (), fields, takes_state=True)
 
     def macs(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> int:
-        return self.changed * self.kept * BLOCK
+        return self.batch * self.changed * self.kept * BLOCK

@@ -23,7 +23,7 @@ from lab.compiler.quantized import KernelCall
 
 @dataclass(frozen=True)
 class Sparsity:
-    """A convolution of one sample and one group, and the blocks that each tap of each output keeps.
+    """A convolution of one group, and the blocks that each tap of each output keeps.
 
     Attributes:
         geometry: sizes of the whole layer; input channels are a multiple of four.

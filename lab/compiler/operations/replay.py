@@ -30,6 +30,7 @@ class Replay:
         batch: new samples of a group of steps.
         distil, rehearse: α and β.
         seed: of the random numbers.
+        rows: samples of a step, one or ``batch``.
     """
 
     slots: int
@@ -37,6 +38,7 @@ class Replay:
     distil: float
     rehearse: float
     seed: int
+    rows: int = 1
 
     @property
     def turns(self) -> Turns:
@@ -48,7 +50,7 @@ class Replay:
 class ReplayGradient(Update):
     """Gradient of the step's share of the loss by the logits; keeps logits of what is new.
 
-    Inputs: gradient of the cross entropy, logits, both of one sample, and logits that are kept (slots, classes).
+    Inputs: gradient of the cross entropy, logits, both of a step's samples, and logits that are kept (slots, classes).
     Outputs: what is kept, and the gradient.
     """
 
@@ -58,25 +60,34 @@ class ReplayGradient(Update):
 
     def apply(self, inputs: Sequence[torch.Tensor | None], state: TrainingState) -> tuple[torch.Tensor, ...]:
         gradient, logits, kept = (present(one) for one in inputs)
-        draw, slot = self.replay.turns.draw_of(state.step), self.replay.turns.slot(state.step)
-        if draw == 0:
-            kept = kept.clone()
-            if slot < len(kept):
-                kept[slot] = logits.reshape(-1)
-            return kept, gradient
-        if draw == 1:
-            away = logits - kept[slot].reshape(logits.shape)
-            return kept, 2 * self.replay.distil / self.classes * away
-        return kept, self.replay.rehearse * gradient
+        gradient, logits, kept = gradient.clone(), logits.reshape(gradient.shape), kept.clone()
+        turns, rows = self.replay.turns, self.replay.rows
+        ours = gradient.view(rows, -1)
+        for row, own in enumerate(logits.reshape(rows, -1)):
+            number = (state.step - 1) * rows + row + 1
+            draw, slot = turns.draw_of(number), turns.slot(number)
+            if draw == 0 and slot < len(kept):
+                kept[slot] = own
+            elif draw == 1:
+                ours[row] = self.distil * (own - kept[slot])
+            elif draw:
+                ours[row] *= self.replay.rehearse
+        return kept, gradient
+
+    @property
+    def distil(self) -> float:
+        """What a distance from a stored logit is multiplied by: of α times the mean square of all of a step's."""
+        return 2 * self.replay.distil / self.classes / self.replay.rows
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         replay = self.replay
         fields = (
             ("classes", self.classes),
+            ("rows", replay.rows),
             ("slots", replay.slots),
             ("batch", replay.batch),
             ("seed", replay.seed),
-            ("distil", 2 * replay.distil / self.classes),
+            ("distil", self.distil),
             ("rehearse", replay.rehearse),
         )
         return KernelCall("lab_f32_replay", (), fields, takes_state=True)

@@ -21,7 +21,7 @@ from lab.compiler.operations.block_sparse import (
     Renewal,
 )
 from lab.compiler.operations.block_sparse_conv import BlockConv2d, BlockConv2dInputGradient, BlockConv2dSgd, Sparsity
-from lab.compiler.operations.conv2d import Conv2d, Conv2dInputGradient, Conv2dWeightSgd, ConvGeometry
+from lab.compiler.operations.conv2d import Conv2d, Conv2dInputGradient, Conv2dWeightSgd
 from lab.compiler.operations.matmul import MatMul, MatMulSgd
 from lab.compiler.program import DType, Operation, Program, Step, Tensor
 from lab.errors import CompileError
@@ -59,8 +59,8 @@ def block_sparse(program: Program, chosen: Mapping[str, Blocks]) -> Program:
     """Keep blocks of the weights that ``chosen`` names. Values that are kept stay what the module has.
 
     Raises:
-        CompileError: a parameter that is no weight of one linear layer or convolution trained by plain SGD on one
-            sample; blocks that it does not have.
+        CompileError: a parameter that is no weight of one linear layer or convolution trained by plain
+            SGD; blocks that it does not have.
     """
     for number, (name, blocks) in enumerate(chosen.items()):
         program = _replaced(program, name, blocks, number)
@@ -73,8 +73,7 @@ def _replaced(program: Program, name: str, blocks: Blocks, number: int) -> Progr
     forward = next((step for step in users if kinds[step.name] == "forward"), None)
     if forward is None or "" in kinds.values() or sorted(kinds.values()).count("update") != 1:
         raise CompileError(
-            f"blocks of '{name}' are to be kept, which is no weight of one linear layer or convolution trained by SGD "
-            "on one sample",
+            f"blocks of '{name}' are to be kept, which is no weight of one linear layer or convolution trained by SGD",
             hint="name a layer's weight that train= names, of one group; optimizer=Sgd(), immediate=True, no weight "
             "decay",
         )
@@ -90,20 +89,18 @@ def _kind(step: Step, name: str) -> str:
     """What a step does with the weight; empty where that is nothing that blocks can do."""
     operation = step.operation
     if isinstance(operation, MatMulSgd):
-        plain = operation.product.depth == 1 and operation.weight_decay == 0.0 and step.outputs == (name,)
+        plain = operation.weight_decay == 0.0 and step.outputs == (name,)
         return "update" if plain else ""
     if isinstance(operation, Conv2dWeightSgd):
-        plain = _single(operation.geometry) and operation.weight_decay == 0.0 and operation.part is None
+        plain = operation.geometry.groups == 1 and operation.weight_decay == 0.0 and operation.part is None
         return "update" if plain and step.outputs == (name,) else ""
-    if isinstance(operation, (Conv2d, Conv2dInputGradient)) and step.inputs[1] == name and _single(operation.geometry):
+    if isinstance(operation, (Conv2d, Conv2dInputGradient)) and step.inputs[1] == name:
+        if operation.geometry.groups != 1:
+            return ""
         return "forward" if isinstance(operation, Conv2d) else "input_gradient"
-    if not isinstance(operation, MatMul) or operation.rows * operation.batch != 1 or step.inputs[1] != name:
+    if not isinstance(operation, MatMul) or operation.batch != 1 or step.inputs[1] != name:
         return ""
     return "forward" if operation.transpose_b else "input_gradient"
-
-
-def _single(geometry: ConvGeometry) -> bool:
-    return geometry.groups == geometry.batch == 1
 
 
 def _tensors(weight: Tensor, blocks: Blocks, number: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,10 +159,11 @@ def _operations(forward: Step, update: Step, weight: Tensor, blocks: Blocks) -> 
             "update": BlockConv2dSgd(sparsity, changed, blocks.renewal, merged.rate_scale),
         }
     if isinstance(whole, MatMul) and isinstance(merged, MatMulSgd):
-        sgd = BlockSgd(outputs, blocks.stored, columns // BLOCK, changed, blocks.renewal, merged.rate_scale)
+        rows = whole.rows
+        sgd = BlockSgd(outputs, blocks.stored, columns // BLOCK, changed, blocks.renewal, merged.rate_scale, rows)
         return {
-            "forward": BlockLinear(outputs, blocks.stored, whole.activation),
-            "input_gradient": BlockInputGradient(outputs, blocks.stored, columns),
+            "forward": BlockLinear(outputs, blocks.stored, whole.activation, rows),
+            "input_gradient": BlockInputGradient(outputs, blocks.stored, columns, rows),
             "update": sgd,
         }
     raise TypeError(f"{weight.name}: {whole.kind} and {merged.kind} are of no one layer")

@@ -23,17 +23,19 @@ def replay_logits(program: Program, chosen: Replay | None) -> Program:
     The step's loss stays the cross entropy of its sample.
 
     Raises:
-        CompileError: the loss is no cross entropy of one sample's logits, or nothing can be kept.
+        CompileError: the loss is no cross entropy of a step's logits, or nothing can be kept.
     """
     if chosen is None:
         return program
     logits = program.tensors[program.output]
     step = next((one for one in program.steps if isinstance(one.operation, SoftmaxGradient)), None)
     loss = program.producer(step.inputs[0]) if step is not None else None
-    alone = loss is not None and isinstance(loss.operation, NllLossGradient) and loss.operation.rows == 1
-    if step is None or not alone or program.classes != logits.elements or min(chosen.slots, chosen.batch) < 1:
+    alone = loss is not None and isinstance(loss.operation, NllLossGradient) and loss.operation.rows == chosen.rows
+    whole = alone and program.classes * chosen.rows == logits.elements and chosen.rows in (1, chosen.batch)
+    if step is None or not whole or min(chosen.slots, chosen.batch) < 1:
         raise CompileError(
-            f"logits cannot be replayed: {chosen}", hint="cross entropy of one sample; slots and batch from 1"
+            f"logits cannot be replayed: {chosen}",
+            hint="cross entropy of the samples of a step, one or a batch; slots and batch from 1",
         )
     own, gradient = step.outputs[0], replace(program.tensors[step.outputs[0]], name="replay.gradient")
     kept = _state(LOGITS, np.zeros((chosen.slots, program.classes), np.float32))

@@ -44,6 +44,7 @@ Update: TypeAlias = Literal["sparcl", "static", "dense", "ncm"]
 Size: TypeAlias = Literal["ci", "paper"]
 Replayed: TypeAlias = Literal["er", "der"]
 Masks: TypeAlias = Literal["turns", "tasks"]
+Norm: TypeAlias = Literal["single", "batch"]
 DISTIL, REHEARSE = 0.1, 0.5
 """Weights of stored logits and of labels in the loss: the paper's α and β for CIFAR-10."""
 LIMITS: Mapping[Size, Limits] = {"ci": Limits(loss=0.02, update=0.25), "paper": Limits(loss=0.25, update=1.0)}
@@ -56,8 +57,13 @@ MIN_REMOVALS_ALIKE: Mapping[Size, float] = {"ci": 1.0, "paper": 0.75}
 """Share of the removed samples that the device's losses must remove, too: what is the easier of two, a last bit can
 decide where there are thousands."""
 BLOCKS, THRESHOLD, NEXT, LOGITS = ".blocks", ".threshold", ".next", "replay.logits"
+STATISTICS = (".running_mean", ".running_var")
 """What the compiler calls the block numbers of a weight, the threshold of its gradients, its values behind the batch,
-and the logits that are stored."""
+the logits that are stored, and what batch norm has in inference."""
+LEAST_BATCH = 8
+"""Of batch norm: of fewer draws some are so alike that a variance vanishes, and gradients grow a hundredfold."""
+MOST_JOB_BYTES = (1 << 32) - 1
+"""What a device counts a job's samples in: of steps of a whole batch each has its images anew."""
 _HERE = Path(__file__).parent
 _SOURCES = (
     *sorted(_HERE.glob("sparcl*.py")), *sorted((_HERE.parent / "networks").glob("*.py")),
@@ -82,6 +88,8 @@ class Variant:
         buffer: samples kept for rehearsal.
         replay: ``er``: their labels; ``der``: also the logits that the network had for them when they came (DER++).
         batch: new samples whose gradients, and those of as many draws, make one update; a single one's make one each.
+        norm: ``single``: nothing that needs a batch (of the ResNet group norm), and a step has one sample; ``batch``:
+            batch norm, and a step has a whole batch.
         samples, questions, classes: of each class, learnt and asked afterwards, and how many classes.
         epochs, rate: passes over a task, learning rate.
         orders: of the classes, over which accuracy is averaged on this computer: one order says little.
@@ -99,6 +107,7 @@ class Variant:
     buffer: int = 50
     replay: Replayed = "er"
     batch: int = 1
+    norm: Norm = "single"
     samples: int = 20
     questions: int = QUESTIONS
     classes: int = 10
@@ -109,22 +118,33 @@ class Variant:
 
     @property
     def step_rate(self) -> float:
-        """Of a step's gradient, of which a batch takes the mean."""
-        return self.rate / self.batch
+        """Of a step's gradient; a batch takes the mean of its steps' where they have one sample."""
+        return self.rate / self.batch * self.rows
+
+    @property
+    def rows(self) -> int:
+        """Samples of a step."""
+        return self.asked_at_once if self.update != "ncm" else 1
+
+    @property
+    def asked_at_once(self) -> int:
+        """Questions come in whole ones of these; also of the baseline that needs none, so that it is asked the same."""
+        return self.batch if self.norm == "batch" else 1
 
     def rehearsal(self) -> Rehearsal:
         """How the stream is learnt."""
         removal = 0.0 if self.update == "dense" else self.removal
-        return Rehearsal(self.epochs, self.buffer, removal, SEED, self.batch, 2 if self.replay == "der" else 1)
+        draws = 2 if self.replay == "der" else 1
+        return Rehearsal(self.epochs, self.buffer, removal, SEED, self.batch, draws, self.rows)
 
 
 PAPER = Variant(
-    size="paper", hidden=64, changed=0.8, masks="tasks", buffer=500, replay="der", batch=32, samples=50, questions=50,
-    epochs=5, rate=0.03, orders=1, target=0.3,
+    size="paper", hidden=64, changed=0.8, masks="tasks", buffer=500, replay="der", batch=32, norm="batch", samples=50,
+    questions=48, epochs=5, rate=0.03, orders=1, target=0.3,
 )  # fmt: skip
-"""Of the paper: network, data, sparsity and its schedule, share of what is kept that changes, buffer and its logits,
-batch, rate, share that is removed. Not of the paper, whose ``samples=5000,questions=1000,epochs=50`` take weeks here:
-how many samples and epochs."""
+"""Of the paper: network and batch norm, data, sparsity and its schedule, share of what is kept that changes, buffer and
+its logits, batch, rate, share that is removed. Not of the paper, whose ``samples=5000,questions=1000,epochs=50`` take
+weeks here: how many samples and epochs."""
 ALLOWED: tuple[Allowed, ...] = (
     one_of("update", get_args(Update)),
     within("sparsity", 0.5, 0.95),
@@ -135,6 +155,7 @@ ALLOWED: tuple[Allowed, ...] = (
     within("buffer", 0, 500),
     one_of("replay", get_args(Replayed)),
     within("batch", 1, 128),
+    one_of("norm", get_args(Norm)),
     within("epochs", 1, 50),
     within("rate", 1e-6, 1),
     within("orders", 1, 50),
@@ -151,11 +172,17 @@ def parse(text: str) -> Variant:
     """A variant from ``update=dense,buffer=100``; what is not named keeps the default of its size.
 
     Raises:
-        ConfigError: an unknown name or a value that is not allowed, or logits of an empty buffer.
+        ConfigError: an unknown name or a value that is not allowed, logits of an empty buffer, or batch norm of too
+            few samples.
     """
     chosen = read_sized("sparcl", SIZES, text)
     if chosen.replay == "der" and chosen.buffer == 0:
         raise ConfigError("sparcl: replay=der with buffer=0: no logits are stored", hint="a buffer, or replay=er")
+    if chosen.norm == "batch" and (chosen.batch < LEAST_BATCH or 0 < chosen.buffer < chosen.batch):
+        raise ConfigError(
+            f"sparcl: norm=batch with batch={chosen.batch},buffer={chosen.buffer}: statistics of so few samples vanish",
+            hint=f"batch= from {LEAST_BATCH}, and buffer=0 or at least as large; or norm=single",
+        )
     return chosen
 
 
@@ -174,14 +201,20 @@ def stream_of(variant: Variant, images: Images, order: int = 0) -> Stream:
     Raises:
         ConfigError: as :func:`lab.workloads.continual.sparcl_stream.draw`.
     """
-    return draw(images, variant.samples, variant.classes, variant.questions, order)
+    found, rows = draw(images, variant.samples, variant.classes, variant.questions, order), variant.asked_at_once
+    there, whole = len(found.answers), len(found.answers) // rows * rows
+    if whole == 0:
+        raise ConfigError(f"sparcl: {there} questions are not {rows}", hint="more questions=, or a smaller batch=")
+    # The questions lie class by class: what makes no whole batch is left out of all of them alike.
+    chosen = np.arange(whole) * there // whole
+    return replace(found, questions=found.questions[chosen], answers=found.answers[chosen])
 
 
 class SparCL:
     """The workload. Variants: ``update=sparcl|static|dense|ncm``, ``sparsity=``, ``changed=``, ``masks=turns|tasks``,
-    ``renew=``, ``removal=``, ``buffer=``, ``replay=er|der``, ``batch=``, ``hidden=``, ``samples=``, ``questions=``,
-    ``classes=``, ``epochs=``, ``rate=``, ``orders=``, ``target=``, separated by commas; ``size=paper`` has defaults of
-    its own, :data:`PAPER`.
+    ``renew=``, ``removal=``, ``buffer=``, ``replay=er|der``, ``batch=``, ``norm=single|batch``, ``hidden=``,
+    ``samples=``, ``questions=``, ``classes=``, ``epochs=``, ``rate=``, ``orders=``, ``target=``, separated by commas;
+    ``size=paper`` has defaults of its own, :data:`PAPER`.
     """
 
     id: str = "sparcl"
@@ -191,20 +224,18 @@ class SparCL:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = ("update=dense", "update=static", "update=ncm")
     claims: tuple[Claim, ...] = CLAIMS
-    missing: str = (
-        "batch norm over a batch of 32 images, in whose place size=paper has group norm of one: kept blocks and stored "
-        "logits are of one image a step"
-    )
+    missing: str = ""
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Compile, and learn the stream on this computer, or read all of it from the cache.
 
         Raises:
-            ConfigError: an unknown variant, or no data.
+            ConfigError: an unknown variant, no data, or steps of more images than a job holds.
         """
         chosen = parse(variant)
         images = images_of(chosen)
         stream = stream_of(chosen, images)
+        _check_size(chosen, stream)
         key = cache_key(asdict(chosen), images.digest, *_SOURCES)
         entry = cached.obtain(cache / "workloads", self.id, key, lambda: _produce(chosen, images))
         trained, document = from_entry(entry), json.loads(entry.document)
@@ -219,6 +250,20 @@ class SparCL:
             limits=LIMITS[chosen.size],
         )  # fmt: skip
         return _in_order(prepared, Decisions(chosen, stream, trained), document["order"])
+
+
+def _check_size(variant: Variant, stream: Stream) -> None:
+    """Refuse what would be learnt for days and then be no job."""
+    if variant.rows == 1:
+        return
+    steps = sum(variant.rehearsal().task_steps(len(task)) for task in stream.tasks)
+    size = steps * variant.rows * stream.samples[0].nbytes
+    if size > MOST_JOB_BYTES:
+        raise ConfigError(
+            f"sparcl: {steps} steps of {variant.rows} samples are a job of {size / 2**30:.0f} GiB; at most "
+            f"{MOST_JOB_BYTES / 2**30:.0f} can be",
+            hint="fewer samples= or epochs=, or norm=single, whose job has each sample once",
+        )
 
 
 @dataclass(frozen=True)
@@ -250,21 +295,27 @@ class Decisions:
                 hint="its losses are ordered otherwise than PyTorch's: compare them in the run's records",
             )
         found = self.trained.training.to_torch(variables)
-        return [*self._check_logits(found), *self._check_blocks(found)]
+        return [
+            *self._check_sizes(found, LOGITS, "logits_error", "logits that the device stored"),
+            *self._check_sizes(found, STATISTICS, "statistics_error", "running statistics"),
+            *self._check_blocks(found),
+        ]
 
-    def _check_logits(self, found: Mapping[str, FloatArray]) -> list[Score]:
-        """Judge what the device stored of its own answers."""
-        if LOGITS not in found:
+    def _check_sizes(
+        self, found: Mapping[str, FloatArray], endings: str | tuple[str, ...], metric: str, what: str
+    ) -> list[Score]:
+        """Judge what the device made of its own answers."""
+        theirs = {name: one for name, one in self.trained.variables.items() if name.endswith(endings)}
+        if not theirs:
             return []
-        theirs = self.trained.variables[LOGITS]
-        error = float(np.linalg.norm(found[LOGITS] - theirs) / np.linalg.norm(theirs))
+        away = sum(float(np.square(found[name] - one).sum()) for name, one in theirs.items())
+        error = (away / sum(float(np.square(one).sum()) for one in theirs.values())) ** 0.5
         limit = LIMITS[self.variant.size].update
         if not error <= limit:
             raise WorkloadError(
-                f"the logits that the device stored are off PyTorch's by {error:.2g} of their size; at most {limit} is "
-                "allowed"
+                f"the {what} are off PyTorch's by {error:.2g} of their size; at most {limit} is allowed"
             )
-        return [Score("logits_error", error, 0.0)]
+        return [Score(metric, error, 0.0)]
 
     def _check_blocks(self, found: Mapping[str, FloatArray]) -> list[Score]:
         blocks = {name: one for name, one in self.trained.variables.items() if name.endswith(BLOCKS)}
@@ -288,7 +339,8 @@ def _weights_alone(trained: Trained) -> Trained:
     """Without what else is changed, whose sizes say nothing of a distance between weights."""
 
     def weights(found: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        return {name: one for name, one in found.items() if not name.endswith((BLOCKS, THRESHOLD, NEXT, LOGITS))}
+        others = (BLOCKS, THRESHOLD, NEXT, LOGITS, *STATISTICS)
+        return {name: one for name, one in found.items() if not name.endswith(others)}
 
     return replace(trained, variables=weights(trained.variables), initial=weights(trained.initial))
 
@@ -298,11 +350,15 @@ def _in_order(prepared: Prepared, decisions: Decisions, order: list[int]) -> Pre
     plan, stream = prepared.training, decisions.stream
     if plan is None:
         raise ValueError("a continual learner trains")
-    samples, labels, epochs = packed(stream.samples, stream.labels, len(order))
-    job = training_job(
-        samples, labels.astype(np.int32), epochs=epochs, learning_rate=decisions.variant.step_rate, seed=SEED,
-        order=order,
-    )  # fmt: skip
+    rate, rows = decisions.variant.step_rate, decisions.variant.rows
+    if rows > 1:
+        taken = np.array(order).reshape(-1, rows)
+        targets = stream.labels[taken].astype(np.int32)
+        job = training_job(stream.samples[taken], targets, learning_rate=rate, seed=SEED)
+    else:
+        samples, labels, epochs = packed(stream.samples, stream.labels, len(order))
+        targets = labels.astype(np.int32)
+        job = training_job(samples, targets, epochs=epochs, learning_rate=rate, seed=SEED, order=order)
     inner = plan.check
 
     def check(losses: FloatArray, variables: Mapping[str, bytes]) -> list[Score]:
@@ -320,10 +376,11 @@ def _produce(variant: Variant, images: Images) -> cached.Entry:
         learnt = host.average(stream_of(variant, images), variant.samples)
     else:
         plan = variant.rehearsal()
-        replay = Replay(variant.buffer, variant.batch, DISTIL, REHEARSE, SEED) if variant.replay == "der" else None
+        stored = Replay(variant.buffer, variant.batch, DISTIL, REHEARSE, SEED, variant.rows)
+        replay = stored if variant.replay == "der" else None
         blocks = {} if variant.update == "dense" else blocks_of(variant, plan)
         streams = [stream_of(variant, images, order) for order in range(variant.orders)]
-        recipe = host.Recipe(variant.size, variant.hidden, blocks, plan, variant.step_rate, replay)
+        recipe = host.Recipe(variant.size, variant.hidden, blocks, plan, variant.step_rate, replay, variant.norm)
         learnt = host.learn(recipe, streams)
     return to_entry(
         learnt.trained,
@@ -337,10 +394,11 @@ def _figures(training: CompiledTraining, document: Mapping[str, object]) -> tupl
     if not (isinstance(order, list) and isinstance(orders, list) and isinstance(macs, int)):
         raise TypeError("the cache's entry is no stream's")
     host = f"mean over {len(orders)} {'order' if len(orders) == 1 else 'orders'} of the classes, by the C on the host"
+    steps = len(order) // training.batch
     return (
-        Figure("steps", len(order), "1", "of one sample, rehearsal among them"),
+        Figure("steps", steps, "1", "of a sample, or of a batch with norm=batch; rehearsal among them"),
         Figure("macs.step", macs, "MACs", "forward and backward, analytic; of masked gradients the share let through"),
-        Figure("macs.training", macs * len(order), "MACs", "of all steps, analytic"),
+        Figure("macs.training", macs * steps, "MACs", "of all steps, analytic"),
         Figure("memory.m4", training.arena_bytes + training.variables_bytes, "bytes",
                "planned arena of a step and trained variables: what the firmware has"),
         Figure("accuracy.orders", float(np.mean(orders)), "1", host),

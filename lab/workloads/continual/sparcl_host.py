@@ -25,8 +25,8 @@ from lab.compiler.training import TrainingModel
 from lab.compiler.training_passes.block_sparse import BLOCKS, THRESHOLD, Blocks
 from lab.compiler.training_passes.replay import LOGITS, NEXT
 from lab.workloads.base import FloatArray, Int8Array
-from lab.workloads.continual.sparcl_networks import MEANS, Size, class_means, compiled, network
-from lab.workloads.continual.sparcl_stream import SEED, Rehearsal, Stream, rounds, walk
+from lab.workloads.continual.sparcl_networks import MEANS, Norm, Size, class_means, compiled, network
+from lab.workloads.continual.sparcl_stream import SEED, IntArray, Rehearsal, Stream, rounds, walk
 from lab.workloads.data import digits
 from lab.workloads.fitting import seeded
 from lab.workloads.training.few_shot import PrototypeNet
@@ -41,7 +41,7 @@ class Learnt:
 
     Attributes:
         trained: as other training workloads have it; ``samples`` are the stream's, each once.
-        order: the sample of each step.
+        order: the samples of the steps, one after another.
         step_macs: of one step, forward and backward.
         orders: accuracies of the C on this computer, one for each order of the classes.
         forgetting: mean over the earlier tasks of what their accuracy has fallen by since they were learnt.
@@ -73,6 +73,7 @@ class Recipe:
         plan: of the stream.
         step_rate: learning rate of a step's gradient.
         replay: logits that are stored and rehearsed; None for labels alone.
+        norm: of the network.
     """
 
     size: Size
@@ -81,6 +82,7 @@ class Recipe:
     plan: Rehearsal
     step_rate: float
     replay: Replay | None = None
+    norm: Norm = "single"
 
     def of_order(self, number: int) -> Recipe:
         """The same with another luck of the buffer: over one that all orders share nothing is averaged."""
@@ -90,12 +92,12 @@ class Recipe:
 
     def compiled(self) -> TrainingModel:
         """The program."""
-        return compiled(self.size, self.hidden, self.blocks, self.replay, self.group)
+        plan = self.plan
+        return compiled(self.size, self.hidden, self.blocks, self.replay, plan.group, self.norm, plan.rows)
 
-    @property
-    def group(self) -> int:
-        """Steps whose gradients add up: single samples change the network one by one."""
-        return self.plan.turns.group if self.plan.batch > 1 else 1
+    def network(self) -> nn.Module:
+        """As it is compiled."""
+        return network(self.size, self.hidden, self.blocks, self.norm)
 
 
 class Masked:
@@ -109,7 +111,7 @@ class Masked:
     """
 
     def __init__(self, start: nn.Module, recipe: Recipe, program: Program) -> None:
-        self.network, self._recipe = start, recipe
+        self.network, self._recipe = start.train(recipe.norm == "batch"), recipe
         self._blocks = blocks = recipe.blocks
         self._optimizer = torch.optim.SGD(start.parameters(), lr=recipe.step_rate)
         self._optimizer.zero_grad()
@@ -127,10 +129,10 @@ class Masked:
             start.get_submodule(name.removesuffix(".weight")).register_forward_hook(self._sized(name))
 
     def _sized(self, name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
-        """Keeps the sizes of the gradients of a layer's outputs, summed over the map."""
+        """Keeps the sizes of the gradients of a layer's outputs, summed over samples and map."""
 
         def keep(gradient: torch.Tensor) -> None:
-            self._sizes[name] = gradient[0].abs().reshape(gradient.shape[1], -1).sum(1)
+            self._sizes[name] = gradient.abs().transpose(0, 1).reshape(gradient.shape[1], -1).sum(1)
 
         def hook(layer: nn.Module, inputs: object, output: torch.Tensor) -> None:
             if output.requires_grad:
@@ -145,18 +147,18 @@ class Masked:
         awake = torch.zeros(len(places), shape[1] // BLOCK).scatter(1, places, 1.0)
         self._masks[name] = _from_rows(awake.repeat_interleave(BLOCK, 1), shape)
 
-    def step(self, sample: FloatArray, label: int) -> float:
-        """Learn one sample; its cross entropy before."""
+    def step(self, samples: FloatArray, labels: IntArray) -> float:
+        """Learn the samples of a step; their cross entropy before, in the mean."""
         self._state.step += 1
-        logits = self.network(to_torch(sample[None]))
-        entropy = functional.cross_entropy(logits, torch.tensor([label]))
+        logits = self.network(to_torch(samples))
+        entropy = functional.cross_entropy(logits, torch.from_numpy(labels))
         names, parameters = zip(*self.network.named_parameters(), strict=True)
         found = torch.autograd.grad(self._loss(logits, entropy), parameters)
         gradients = dict(zip(names, found, strict=True))
         passed = {name: self._mask_gradient(name, gradients[name]) for name in self._blocks}
         for name, parameter in self.network.named_parameters():
             parameter.grad = gradients[name] if parameter.grad is None else parameter.grad + gradients[name]
-        if self._state.step % self._recipe.group == 0:
+        if self._state.step % self._recipe.plan.group == 0:
             self._optimizer.step()
             self._optimizer.zero_grad()
         for name in self._turns:
@@ -166,14 +168,17 @@ class Masked:
 
     def _loss(self, logits: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
         """The step's part of the loss of Buzzega et al. 2020, equation 6 (DER++); keeps logits of what is new."""
-        replay, turns, step = self._recipe.replay, self._recipe.plan.turns, self._state.step
+        replay, turns, rows = self._recipe.replay, self._recipe.plan.turns, self._recipe.plan.rows
         if replay is None:
             return entropy
-        draw, slot = turns.draw_of(step), turns.slot(step)
-        if draw == 0 and slot < len(self._kept):
-            self._kept[slot] = logits[0].detach()
+        numbers = range((self._state.step - 1) * rows + 1, self._state.step * rows + 1)
+        draw, slots = turns.draw_of(numbers[0]), [turns.slot(one) for one in numbers]
+        if draw == 0:
+            for slot, own in zip(slots, logits.detach(), strict=True):
+                if slot < len(self._kept):
+                    self._kept[slot] = own
         if draw == 1:
-            return replay.distil * functional.mse_loss(logits[0], self._kept[slot])
+            return replay.distil * functional.mse_loss(logits, self._kept[slots])
         return replay.rehearse * entropy if draw else entropy
 
     def _mask_gradient(self, name: str, gradient: torch.Tensor) -> int:
@@ -220,14 +225,18 @@ class Masked:
         for name, places in self.places.items():
             found[name + BLOCKS] = places.numpy().astype(np.float32)
             found[name + THRESHOLD] = np.full(1, self._thresholds[name], np.float32)
-        if self._recipe.group > 1:
+        if self._recipe.norm == "batch":
+            statistics = {name: one for name, one in self.network.named_buffers() if one.dim()}
+            found |= {name: one.numpy().copy() for name, one in statistics.items()}
+        if self._recipe.plan.group > 1:
             found |= {name + NEXT: found[name].copy() for name, _ in self.network.named_parameters()}
         if self._recipe.replay is not None:
             found[LOGITS] = self._kept.numpy().copy()
         return found
 
     def accuracy(self, stream: Stream) -> float:
-        """Share of the questions that are answered right."""
+        """Share of the questions that are answered right, batch norm by running statistics."""
+        self.network.eval()
         with torch.no_grad():
             parts = torch.split(to_torch(stream.questions), ASKED_AT_ONCE)
             told = torch.cat([self.network(one).argmax(1) for one in parts]).numpy()
@@ -260,17 +269,18 @@ def learn(recipe: Recipe, streams: Sequence[Stream]) -> Learnt:
     stream = streams[0]
     made = recipe.compiled()
     with seeded(SEED), progress.step("sparcl: learning in PyTorch", quiet_below_s=2.0):
-        masked = Masked(network(recipe.size, recipe.hidden, recipe.blocks), recipe, made.program)
+        masked = Masked(recipe.network(), recipe, made.program)
         initial, losses = masked.values(), []
 
-        def step(sample: int) -> float:
-            losses.append(masked.step(stream.samples[sample], int(stream.labels[sample])))
+        def step(samples: list[int]) -> float:
+            losses.append(masked.step(stream.samples[samples], stream.labels[samples]))
             return losses[-1]
 
         order = walk(stream, recipe.plan, step)
     with progress.step(f"sparcl: {len(streams)} orders on the host", quiet_below_s=2.0):
         runs = _on_host(made, recipe, streams)
-    return _learnt(made, stream, _InPyTorch(order, losses, initial, masked.values(), masked.accuracy(stream)), runs)
+    theirs = _InPyTorch(order, losses, initial, masked.values(), masked.accuracy(stream))
+    return _learnt(made, stream, theirs, runs, recipe.plan.rows)
 
 
 @dataclass(frozen=True)
@@ -310,24 +320,27 @@ def _by_host(host: HostTraining, stream: Stream, recipe: Recipe) -> _HostRun:
     host.reset()
     host.state.random = SEED
     targets = stream.labels.astype(np.int32)
-    outputs, steps = [_answers(host, stream)], [0]
+    rows = recipe.plan.rows
+    outputs, steps = [_answers(host, stream, rows)], [0]
     done = 0
 
-    def step(sample: int) -> float:
+    def step(samples: list[int]) -> float:
         nonlocal done
         done += 1
-        return host.step(stream.samples[sample], targets[sample : sample + 1], recipe.step_rate)
+        return host.step(stream.samples[samples], targets[samples], recipe.step_rate)
 
     def ask(task: int) -> None:
-        outputs.append(_answers(host, stream))
+        outputs.append(_answers(host, stream, rows))
         steps.append(done)
 
     walk(stream, recipe.plan, step, ask)
     return _HostRun(tuple(outputs), tuple(steps), forgetting(stream, outputs[1:]))
 
 
-def _answers(host: HostTraining, stream: Stream) -> Int8Array:
-    return host.run(stream.questions).view(np.int8)
+def _answers(host: HostTraining, stream: Stream, rows: int) -> Int8Array:
+    """Of each question (questions, bytes), so many at once."""
+    asked = stream.questions.reshape(-1, rows, *stream.questions.shape[1:])
+    return host.run(asked).reshape(len(stream.questions), -1).view(np.int8)
 
 
 def forgetting(stream: Stream, outputs: Sequence[Int8Array]) -> float:
@@ -345,14 +358,15 @@ def forgetting(stream: Stream, outputs: Sequence[Int8Array]) -> float:
     return float(np.mean(fallen))
 
 
-def _learnt(made: TrainingModel, stream: Stream, theirs: _InPyTorch, runs: Sequence[_HostRun]) -> Learnt:
+def _learnt(made: TrainingModel, stream: Stream, theirs: _InPyTorch, runs: Sequence[_HostRun], rows: int = 1) -> Learnt:
     training = made.compiled.training
     if training is None:
         raise ValueError("compiled for inference only")
     curve = [accuracy_of(one, stream.answers) for one in runs[0].outputs]
     trained = Trained(
-        made.compiled, stream.questions, stream.answers, stream.samples, stream.labels.astype(np.int32),
-        np.array(theirs.losses, np.float32), theirs.variables, theirs.initial, runs[0].outputs[-1], theirs.accuracy,
+        made.compiled, stream.questions.reshape(len(stream.questions) // rows, -1), stream.answers, stream.samples,
+        stream.labels.astype(np.int32), np.array(theirs.losses, np.float32), theirs.variables, theirs.initial,
+        runs[0].outputs[-1].reshape(len(stream.questions) // rows, -1), theirs.accuracy,
         np.array(curve, np.float32), np.array(runs[0].steps), float("nan"),
     )  # fmt: skip
     return Learnt(

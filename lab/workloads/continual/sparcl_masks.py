@@ -7,7 +7,7 @@ from typing import Protocol
 from lab.compiler.operations.block_sparse import BLOCK, Renewal
 from lab.compiler.training_passes.block_sparse import Blocks
 from lab.errors import ConfigError
-from lab.workloads.continual.sparcl_networks import Size, sparse_layers
+from lab.workloads.continual.sparcl_networks import Norm, Size, sparse_layers
 from lab.workloads.continual.sparcl_stream import PER_TASK, SEED, Rehearsal
 
 TENTHS = 10
@@ -35,6 +35,8 @@ class Options(Protocol):
     def renew(self) -> int: ...
     @property
     def samples(self) -> int: ...
+    @property
+    def norm(self) -> Norm: ...
 
 
 def blocks_of(variant: Options, plan: Rehearsal) -> dict[str, Blocks]:
@@ -43,9 +45,9 @@ def blocks_of(variant: Options, plan: Rehearsal) -> dict[str, Blocks]:
     Raises:
         ConfigError: as :func:`task_renewal`.
     """
-    unit = plan.turns.group if plan.batch > 1 else 1
+    unit = plan.group
     found = {}
-    for name, (rows, inputs) in sparse_layers(variant.size, variant.hidden).items():
+    for name, (rows, inputs) in sparse_layers(variant.size, variant.hidden, variant.norm).items():
         there = inputs // BLOCK
         kept = max(1, round((1 - variant.sparsity) * there))
         if variant.update == "static":

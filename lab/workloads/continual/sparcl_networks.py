@@ -1,7 +1,7 @@
 """SparCL's networks: a multi-layer perceptron for digits, and the paper's ResNet-18 for CIFAR-10. Imports torch.
 
-The paper's network has batch norm, whose statistics are those of 32 images. Here a step has one, and group norm stands
-in its place, which needs no other (Wu and He, "Group Normalization", 2018).
+The paper's network has batch norm, whose statistics are those of 32 images. Where a step has one, group norm stands in
+its place, which needs no other (Wu and He, "Group Normalization", 2018).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from lab.workloads.networks import resnet18
 from lab.workloads.training.few_shot import PrototypeNet
 
 Size: TypeAlias = Literal["ci", "paper"]
+Norm: TypeAlias = Literal["single", "batch"]
 PIXELS = 64
 NARROW = 64
 """Units of the second hidden layer."""
@@ -35,20 +36,27 @@ SHAPES: Mapping[Size, tuple[int, ...]] = {"ci": (PIXELS,), "paper": (3, cifar10.
 MEANS = "prototypes"
 
 
-def perceptron(hidden: int) -> nn.Sequential:
-    """64 inputs, two hidden layers, 10 classes."""
+def perceptron(hidden: int, norm: Norm = "single") -> nn.Sequential:
+    """64 inputs, two hidden layers, 10 classes; with batch norm in front of each ReLU where ``norm`` says so."""
+    if norm == "batch":
+        return nn.Sequential(
+            nn.Linear(PIXELS, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
+            nn.Linear(hidden, NARROW, bias=False), nn.BatchNorm1d(NARROW), nn.ReLU(),
+            nn.Linear(NARROW, digits.CLASSES),
+        )  # fmt: skip
     return nn.Sequential(
         nn.Linear(PIXELS, hidden), nn.ReLU(), nn.Linear(hidden, NARROW), nn.ReLU(), nn.Linear(NARROW, digits.CLASSES)
     )
 
 
-def residual(width: int) -> nn.Module:
-    """ResNet-18 for images (n, 3, 32, 32) of ten classes, with group norm.
+def residual(width: int, norm: Norm = "single") -> nn.Module:
+    """ResNet-18 for images (n, 3, 32, 32) of ten classes.
 
     Args:
         width: channels of the first stage; 64 is the paper's.
+        norm: group norm, or the paper's batch norm.
     """
-    return group_normed(resnet18(width))
+    return resnet18(width) if norm == "batch" else group_normed(resnet18(width))
 
 
 def group_normed(network: nn.Module) -> nn.Module:
@@ -62,15 +70,16 @@ def group_normed(network: nn.Module) -> nn.Module:
     return network
 
 
-def _made(size: Size, hidden: int) -> nn.Module:
-    return perceptron(hidden) if size == "ci" else residual(hidden)
+def _made(size: Size, hidden: int, norm: Norm) -> nn.Module:
+    return perceptron(hidden, norm) if size == "ci" else residual(hidden, norm)
 
 
-def sparse_layers(size: Size, hidden: int) -> dict[str, tuple[int, int]]:
+def sparse_layers(size: Size, hidden: int, norm: Norm = "single") -> dict[str, tuple[int, int]]:
     """Weights of which blocks are kept, their rows and the inputs that blocks are of: all but those of the last layer
     and of the images' three colours. Of a convolution each tap of each output is a row.
     """
-    layers = [(name, part.weight) for name, part in _made(size, hidden).named_modules() if isinstance(part, LAYERS)]
+    parts = _made(size, hidden, norm).named_modules()
+    layers = [(name, part.weight) for name, part in parts if isinstance(part, LAYERS)]
     shapes = {f"{name}.weight": (one.numel() // one.shape[1], one.shape[1]) for name, one in layers[:-1]}
     return {name: shape for name, shape in shapes.items() if shape[1] % BLOCK == 0}
 
@@ -79,16 +88,16 @@ LAYERS = (nn.Linear, nn.Conv2d)
 """Of which blocks can be kept."""
 
 
-def network(size: Size, hidden: int, blocks: Mapping[str, Blocks]) -> nn.Module:
+def network(size: Size, hidden: int, blocks: Mapping[str, Blocks], norm: Norm = "single") -> nn.Module:
     """The network of a size, the same for each call. Weights of which blocks are kept begin larger, as with fewer
     inputs.
 
     Args:
-        size, hidden: as the workload's variant has them.
+        size, hidden, norm: as the workload's variant has them.
         blocks: of its weights.
     """
     with seeded(SEED):
-        made = _made(size, hidden)
+        made = _made(size, hidden, norm)
     for name, chosen in blocks.items():
         weight = made.get_parameter(name)
         weight.data *= (weight.shape[1] / (BLOCK * chosen.kept)) ** 0.5
@@ -96,18 +105,21 @@ def network(size: Size, hidden: int, blocks: Mapping[str, Blocks]) -> nn.Module:
 
 
 def compiled(
-    size: Size, hidden: int, blocks: Mapping[str, Blocks], replay: Replay | None = None, group: int = 1
-) -> TrainingModel:
+    size: Size, hidden: int, blocks: Mapping[str, Blocks], replay: Replay | None = None, group: int = 1,
+    norm: Norm = "single", rows: int = 1,
+) -> TrainingModel:  # fmt: skip
     """The program of a network that trains as a whole, dense but for ``blocks``.
 
     Args:
-        size, hidden, blocks: as of :func:`network`.
+        size, hidden, blocks, norm: as of :func:`network`.
         replay: logits that the device stores and rehearses.
         group: steps whose gradients add up.
+        rows: samples of a step.
     """
     return compile_training(
-        network(size, hidden, blocks), torch.zeros(1, *SHAPES[size]), loss=functional.cross_entropy,
+        network(size, hidden, blocks, norm), torch.zeros(rows, *SHAPES[size]), loss=functional.cross_entropy,
         train=lambda name, one: True, optimizer=Sgd(), name="sparcl", blocks=blocks, replay=replay, group=group,
+        batch_norm=norm == "batch",
     )  # fmt: skip
 
 

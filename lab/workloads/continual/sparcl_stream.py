@@ -62,6 +62,7 @@ class Rehearsal:
         seed: of the orders and the buffer.
         batch: new samples that come together, in whole batches: the rest of an epoch is left out.
         draws: how many of the buffer follow each new one.
+        rows: samples of a step, one or ``batch``.
     """
 
     epochs: int
@@ -70,10 +71,16 @@ class Rehearsal:
     seed: int = SEED
     batch: int = 1
     draws: int = 1
+    rows: int = 1
+
+    @property
+    def group(self) -> int:
+        """Steps between two changes of the network: single samples change it one by one."""
+        return self.turns.group // self.rows if self.batch > 1 else 1
 
     @property
     def turns(self) -> Turns:
-        """What each step does."""
+        """What becomes of each sample."""
         return Turns(self.buffer, self.batch, self.draws, self.seed)
 
     @property
@@ -99,7 +106,8 @@ class Rehearsal:
                 "at its end",
                 hint="a smaller batch=, more samples=, or less removal=",
             )
-        return self.turns.group * sum(self.left(samples, one) // self.batch for one in range(self.epochs))
+        batches = sum(self.left(samples, one) // self.batch for one in range(self.epochs))
+        return self.turns.group // self.rows * batches
 
 
 @dataclass(frozen=True)
@@ -223,20 +231,20 @@ class Hardness:
 def walk(
     stream: Stream,
     plan: Rehearsal,
-    learn: Callable[[int], float],
+    learn: Callable[[list[int]], float],
     after_task: Callable[[int], None] = lambda task: None,
     removed: Callable[[list[int], set[int]], None] = lambda left, easy: None,
 ) -> list[int]:
-    """Learn the stream; the sample of each step.
+    """Learn the stream; the samples of its steps, one after another.
 
     Each batch of new samples is offered to the buffer, in every epoch, and then followed by as many draws from it as
     ``plan.draws`` says. Dynamic data removal: the samples of a task whose losses were the smallest in the mean are left
     out of its later epochs. The paper counts misclassifications; a loss is what a device reports anyway, and orders
-    samples that were never misclassified as well.
+    samples that were never misclassified as well. Of a step of several samples it is their mean, and counts for each.
 
     Args:
         stream, plan: what is learnt, and how.
-        learn: takes the index of a sample and yields its loss before the step.
+        learn: takes the indices of a step's samples and yields their mean loss before the step.
         after_task: told each task that has ended.
         removed: told the samples that were left, and which of them are removed.
     """
@@ -244,18 +252,24 @@ def walk(
     slots = [-1] * plan.buffer
     order: list[int] = []
 
-    def take(sample: int) -> float:
-        order.append(sample)
-        return learn(sample)
+    def take(samples: list[int]) -> float:
+        order.extend(samples)
+        return learn(samples)
+
+    def coming() -> list[int]:
+        """Slots of the samples of the next step."""
+        return [turns.slot(len(order) + 1 + row) for row in range(plan.rows)]
 
     def group(batch: list[int], hardness: Hardness) -> None:
-        for sample in batch:
-            slot = turns.slot(len(order) + 1)
-            hardness.add(sample, take(sample))
-            if slot < plan.buffer:
-                slots[slot] = sample
-        for _ in range(turns.turns * len(batch)):
-            take(slots[turns.slot(len(order) + 1)])
+        for first in range(0, len(batch), plan.rows):
+            places, part = coming(), batch[first : first + plan.rows]
+            loss = take(part)
+            for sample, slot in zip(part, places, strict=True):
+                hardness.add(sample, loss)
+                if slot < plan.buffer:
+                    slots[slot] = sample
+        for _ in range(turns.turns * len(batch) // plan.rows):
+            take([slots[slot] for slot in coming()])
 
     for number, task in enumerate(stream.tasks):
         plan.task_steps(len(task))
@@ -284,11 +298,11 @@ def removals_alike(stream: Stream, plan: Rehearsal, theirs: Iterable[float], our
     hardness, turns = Hardness(), plan.turns
     steps = alike = all_removed = 0
 
-    def learn(sample: int) -> float:
+    def learn(samples: list[int]) -> float:
         nonlocal steps
         their, our = next(pairs)
         steps += 1
-        if turns.draw_of(steps) == 0:
+        for sample in samples if turns.draw_of(steps * plan.rows) == 0 else []:
             hardness.add(sample, float(our))
         return float(their)
 
