@@ -243,6 +243,8 @@ class HeldPlace:
                 # It still has what the exporter that is gone served; or somebody just gives it back for this process.
                 self._catch_up()
                 coordinator.release(self.name, coordinator.name)
+                # Where it cannot be taken again at once, nobody else has given it back.
+                self._forgotten = True
             coordinator.acquire(self.name)
         finally:
             with suppress(InfrastructureError):
