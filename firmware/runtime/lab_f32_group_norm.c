@@ -2,18 +2,14 @@
 
 #include <math.h>
 
-static int32_t end_of(int32_t first, int32_t positions)
-{
-    return positions - first < LAB_F32_GROUP_NORM_RUN ? positions : first + LAB_F32_GROUP_NORM_RUN;
-}
-
 static float mean_of(const lab_f32_group_norm_t *layer, const float *input)
 {
     const int32_t stride = layer->groups * layer->channels;
     float total = 0.0f;
     for (int32_t first = 0; first < layer->positions; first += LAB_F32_GROUP_NORM_RUN) {
+        const int32_t end = lab_f32_group_norm_run_end(first, layer->positions);
         float sum = 0.0f;
-        for (int32_t p = first; p < end_of(first, layer->positions); p++) {
+        for (int32_t p = first; p < end; p++) {
             for (int32_t c = 0; c < layer->channels; c++)
                 sum += input[p * stride + c];
         }
@@ -27,8 +23,9 @@ static float variance_of(const lab_f32_group_norm_t *layer, const float *input, 
     const int32_t stride = layer->groups * layer->channels;
     float total = 0.0f;
     for (int32_t first = 0; first < layer->positions; first += LAB_F32_GROUP_NORM_RUN) {
+        const int32_t end = lab_f32_group_norm_run_end(first, layer->positions);
         float sum = 0.0f;
-        for (int32_t p = first; p < end_of(first, layer->positions); p++) {
+        for (int32_t p = first; p < end; p++) {
             for (int32_t c = 0; c < layer->channels; c++) {
                 const float difference = input[p * stride + c] - mean;
                 sum += difference * difference;

@@ -13,6 +13,12 @@
 
 #define LAB_F32_GROUP_NORM_RUN 1024
 
+/* End of the run of positions that begins at first; shared with the gradients, which add up in the same runs. */
+static inline int32_t lab_f32_group_norm_run_end(int32_t first, int32_t positions)
+{
+    return positions - first < LAB_F32_GROUP_NORM_RUN ? positions : first + LAB_F32_GROUP_NORM_RUN;
+}
+
 typedef struct {
     int32_t batch, positions, groups, channels;
     float epsilon;

@@ -10,8 +10,7 @@ static void group(const lab_f32_group_norm_input_gradient_t *layer, const float 
     const float count = (float)(layer->positions * layer->channels);
     float sum = 0.0f, product = 0.0f;
     for (int32_t first = 0; first < layer->positions; first += LAB_F32_GROUP_NORM_RUN) {
-        const int32_t left = layer->positions - first;
-        const int32_t end = left < LAB_F32_GROUP_NORM_RUN ? layer->positions : first + LAB_F32_GROUP_NORM_RUN;
+        const int32_t end = lab_f32_group_norm_run_end(first, layer->positions);
         float run = 0.0f, run_product = 0.0f;
         for (int32_t p = first; p < end; p++) {
             for (int32_t c = 0; c < layer->channels; c++) {

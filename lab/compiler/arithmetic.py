@@ -10,6 +10,8 @@ import math
 
 import torch
 
+from lab.compiler.quantized import Affine
+
 
 def quantize_multiplier(real: float) -> tuple[int, int]:
     """Split ``real`` in (0, 1) into ``q31 · 2^-31 · 2^-shift`` with ``q31`` in [2^30, 2^31) and ``shift`` ≥ 0.
@@ -44,6 +46,11 @@ def split_multiplier(real: float) -> tuple[int, int]:
     if exponent > 30:
         raise ValueError(f"a requantisation multiplier must be below 2^30, got {real!r}")
     return (q31, -exponent) if exponent >= -31 else (0, 0)
+
+
+def product_multiplier(inputs: tuple[Affine, Affine], output: Affine) -> tuple[int, int]:
+    """:func:`split_multiplier` from the scale of a product of two activations to the output's."""
+    return split_multiplier(inputs[0].scale * inputs[1].scale / output.scale)
 
 
 def rounding_doubling_high_mul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

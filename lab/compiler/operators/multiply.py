@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from lab.compiler.arithmetic import rescale, split_multiplier
+from lab.compiler.arithmetic import product_multiplier, rescale
 from lab.compiler.graph import Operator, Shape
 from lab.compiler.operators.registry import Call, captures
 from lab.compiler.quantized import Affine, KernelCall, QuantizedOperator
@@ -44,21 +44,16 @@ class QuantizedMultiply(QuantizedOperator):
     inputs: tuple[Affine, Affine]
     output: Affine
 
-    @property
-    def multiplier(self) -> tuple[int, int]:
-        """(Q31, shift to the right, negative to the left) from the product's scale to the output's."""
-        return split_multiplier(self.inputs[0].scale * self.inputs[1].scale / self.output.scale)
-
     def run(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         larger = max(inputs, key=torch.numel)
         flat = [(x - affine.zero_point).reshape(len(x), -1) for x, affine in zip(inputs, self.inputs, strict=True)]
         first, second = (x.repeat(1, larger.numel() // x.numel()) for x in flat)
-        multiplier, shift = self.multiplier
+        multiplier, shift = product_multiplier(self.inputs, self.output)
         scaled = rescale(first * second, torch.tensor(multiplier), torch.tensor(shift))
         return (scaled + self.output.zero_point).clamp(-128, 127).reshape(larger.shape)
 
     def call(self, inputs: Sequence[Shape], output: Shape) -> KernelCall:
-        multiplier, shift = self.multiplier
+        multiplier, shift = product_multiplier(self.inputs, self.output)
         fields = (
             ("size", math.prod(output)),
             ("first_size", math.prod(inputs[0])),

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from lab.compiler.arithmetic import rescale, split_multiplier
+from lab.compiler.arithmetic import product_multiplier, rescale
 from lab.compiler.graph import Operator, Shape
 from lab.compiler.operations.matmul import MatMul
 from lab.compiler.quantized import Affine, KernelCall, QuantizedOperator
@@ -58,20 +58,15 @@ class QuantizedProduct(QuantizedOperator):
     inputs: tuple[Affine, Affine]
     output: Affine
 
-    @property
-    def multiplier(self) -> tuple[int, int]:
-        """(Q31, shift to the right, negative to the left) from the product's scale to the output's."""
-        return split_multiplier(self.inputs[0].scale * self.inputs[1].scale / self.output.scale)
-
     def run(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         # float64 holds these sums exactly.
         centred = [(x - affine.zero_point).to(torch.float64) for x, affine in zip(inputs, self.inputs, strict=True)]
         sums = self.sizes.product(centred[0], centred[1]).to(torch.int64)
-        multiplier, shift = self.multiplier
+        multiplier, shift = product_multiplier(self.inputs, self.output)
         return (rescale(sums, torch.tensor(multiplier), torch.tensor(shift)) + self.output.zero_point).clamp(-128, 127)
 
     def call(self, inputs: Sequence[Shape], output: Shape) -> KernelCall:
-        sizes, (multiplier, shift) = self.sizes, self.multiplier
+        sizes, (multiplier, shift) = self.sizes, product_multiplier(self.inputs, self.output)
         fields = (
             ("batch", sizes.batch),
             ("rows", sizes.rows),

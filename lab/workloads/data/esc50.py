@@ -6,7 +6,6 @@ files of 44.1 kHz and ``meta/esc50.csv``.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,15 +102,12 @@ def at_rate(clip: npt.NDArray[np.int16], rate_hz: int) -> npt.NDArray[np.float64
 
 def _rows(reader: Reader) -> list[_Row]:
     """The list, line by line."""
-    table = csv.DictReader(reader.text(META).splitlines())
-    wanted = {"filename", "fold", "target", "category"}
-    if missing := sorted(wanted - set(table.fieldnames or ())):
-        raise ESC50.refused(f"{reader.root / META} has no column '{missing[0]}'")
+    table = reader.table(META, ("filename", "fold", "target", "category"))
     return [_row(reader, number, line) for number, line in enumerate(table, 2)]
 
 
-def _row(reader: Reader, number: int, line: dict[str, str]) -> _Row:
-    file, fold, target, category = (line[name] or "" for name in ("filename", "fold", "target", "category"))
+def _row(reader: Reader, number: int, line: tuple[str, ...]) -> _Row:
+    file, fold, target, category = line
     plain = bool(file) and not {"/", "\\"} & set(file) and file[0] != "."
     if not (plain and fold.isdigit() and target.isdigit() and category):
         raise ESC50.refused(f"{reader.root / META}, line {number}: '{file},{fold},{target},{category}' is no recording")

@@ -6,6 +6,7 @@ say which data they are of.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 from dataclasses import dataclass
@@ -102,6 +103,19 @@ class Reader:
             return self.read(name).decode()
         except UnicodeDecodeError as error:
             raise self.source.refused(f"{self.root / name} is no text: {error}") from error
+
+    def table(self, name: str, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """Rows of a file of comma-separated values with a line of names: these columns, in this order.
+
+        The first row is line 2 of the file; what a row lacks is empty.
+
+        Raises:
+            ConfigError: it cannot be read, is no text, or lacks a column.
+        """
+        table = csv.DictReader(self.text(name).splitlines(), restval="")
+        if missing := sorted(set(columns) - set(table.fieldnames or ())):
+            raise self.source.refused(f"{self.root / name} has no column '{missing[0]}'")
+        return [tuple(row[column] for column in columns) for row in table]
 
     def folders(self, name: str = "") -> tuple[str, ...]:
         """Names of the folders in a folder, sorted; without those that begin with ``_`` or ``.``."""

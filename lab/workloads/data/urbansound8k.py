@@ -7,7 +7,6 @@ channels, and ``metadata/UrbanSound8K.csv``. Many are cut out of one and the sam
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,15 +104,12 @@ def _chosen(reader: Reader, most_each: int) -> list[_Row]:
 
 def _rows(reader: Reader) -> list[_Row]:
     """The list, line by line."""
-    table = csv.DictReader(reader.text(META).splitlines())
-    wanted = {"slice_file_name", "fold", "classID", "class"}
-    if missing := sorted(wanted - set(table.fieldnames or ())):
-        raise URBANSOUND8K.refused(f"{reader.root / META} has no column '{missing[0]}'")
+    table = reader.table(META, ("slice_file_name", "fold", "classID", "class"))
     return [_row(reader, number, line) for number, line in enumerate(table, 2)]
 
 
-def _row(reader: Reader, number: int, line: dict[str, str]) -> _Row:
-    file, fold, target, category = (line[name] or "" for name in ("slice_file_name", "fold", "classID", "class"))
+def _row(reader: Reader, number: int, line: tuple[str, ...]) -> _Row:
+    file, fold, target, category = line
     plain = bool(file) and not {"/", "\\"} & set(file) and file[0] != "."
     numbers = fold.isdigit() and 1 <= int(fold) <= FOLDS and target.isdigit() and int(target) < CLASSES
     if not (plain and numbers and category):
