@@ -30,7 +30,7 @@ def run_everywhere(
     baselines: bool,
     left_out: Sequence[Unmeasured] | None = None,
     resumed: str = "",
-    workers: Workers | None = None,
+    workers: Workers,
 ) -> int:
     """Run methods and their baselines on every device that can be had, and write the report.
 
@@ -42,7 +42,7 @@ def run_everywhere(
         variant, sizes, baselines: see :class:`lab.commands.order.Terms`.
         left_out: of a comparison of methods, what is not to run and why; its report has a row for each.
         resumed: session to go on with; what passed there beside its baselines is not measured again.
-        workers: devices side by side in so many processes; None for one cell after the other in this one.
+        workers: devices side by side in so many processes; one runs all here, one cell after the other.
 
     Returns:
         Exit status: 1 where anything failed, or nothing ran.
@@ -61,8 +61,8 @@ def run_everywhere(
             if not store.runs(resumed):
                 found = f"{store.path} holds no runs of session {resumed!r}"
                 raise ConfigError(found, hint="`lab report --list` names them")
-    alone = workers is None or workers.count == 1 or len({entry.name for entry, _ in cells}) < 2
-    without = list(run_cells(cells, terms) if alone or workers is None else run_side_by_side(cells, terms, workers))
+    alone = workers.count == 1 or len({entry.name for entry, _ in cells}) < 2
+    without = list(run_cells(cells, terms) if alone else run_side_by_side(cells, terms, workers))
     told_of = None if left_out is None else (*left_out, *without)
     page = report_session(store_dir(), terms.session_id, reports_dir(), unmeasured=told_of)
     if page is not None:

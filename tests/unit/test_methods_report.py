@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from lab.bench import Bench
 from lab.commands.methods import chosen_methods
 from lab.commands.running import run_everywhere
+from lab.commands.side_by_side import Workers
 from lab.comparison import Comparison, Sizes
 from lab.errors import ConfigError, InfrastructureError, TransportError, WorkloadError
 from lab.measured import Measurement
@@ -253,7 +254,8 @@ def run_methods(
 ) -> int:
     methods = [Named(name, baselines=(baseline,) if baseline else ()) for name in ids]
     cells = [(entry, one) for entry in Bench.load(default_config()).select(devices) for one in methods]
-    return run_everywhere(cells, "", Sizes(), baselines=True, left_out=left_out, resumed=resumed)
+    alone = Workers(1, default_config())
+    return run_everywhere(cells, "", Sizes(), baselines=True, left_out=left_out, resumed=resumed, workers=alone)
 
 
 def test_methods_that_fail_take_no_row_of_another(

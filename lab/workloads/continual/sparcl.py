@@ -224,7 +224,7 @@ class SparCL:
     classes: tuple[DeviceClass, ...] = EVERY_CLASS
     baselines: tuple[str, ...] = ("update=dense", "update=static", "update=ncm")
     claims: tuple[Claim, ...] = CLAIMS
-    missing: str = ""
+    missing: str = "the paper's fifty epochs with batch norm: their job would repeat every image of every step, 66 GiB"
 
     def prepare(self, cache: Path, variant: str = "") -> Prepared:
         """Compile, and learn the stream on this computer, or read all of it from the cache.

@@ -358,7 +358,7 @@ def forgetting(stream: Stream, outputs: Sequence[Int8Array]) -> float:
     return float(np.mean(fallen))
 
 
-def _learnt(made: TrainingModel, stream: Stream, theirs: _InPyTorch, runs: Sequence[_HostRun], rows: int = 1) -> Learnt:
+def _learnt(made: TrainingModel, stream: Stream, theirs: _InPyTorch, runs: Sequence[_HostRun], rows: int) -> Learnt:
     training = made.compiled.training
     if training is None:
         raise ValueError("compiled for inference only")
@@ -395,7 +395,7 @@ def average(stream: Stream, samples: int) -> Learnt:
     outputs = [one.numpy().view(np.int8) for one in (torch.zeros_like(answers), answers)]
     run = _HostRun(tuple(outputs), (0, len(order)), 0.0)
     final = {MEANS: module.prototypes.numpy()}
-    return _learnt(made, stream, _InPyTorch(order, losses, initial, final, accuracy), [run])
+    return _learnt(made, stream, _InPyTorch(order, losses, initial, final, accuracy), [run], 1)
 
 
 def _flat(samples: FloatArray) -> FloatArray:
