@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from lab.errors import WorkloadError
-from lab.workloads.training import transfer
-from lab.workloads.training.transfer import AUTOGRAD_STEPS, Transfer
+from lab.workloads.training import in_pytorch
+from lab.workloads.training.agreement import EARLY_STEPS
+from lab.workloads.training.transfer import Transfer
 
 RATE = 0.05
 Variables = Mapping[str, npt.NDArray[np.float32]]
@@ -39,7 +40,7 @@ def way(task: Transfer, rate: float, other_from: int) -> dict[int, Variables]:
     layer = copy.deepcopy(task.network)
     assert isinstance(layer, torch.nn.Linear)
     found = {}
-    for step in range(AUTOGRAD_STEPS):
+    for step in range(EARLY_STEPS):
         sample, label = task.samples[step], int(task.labels[step])
         with torch.no_grad():
             wrong = torch.softmax(layer(sample), 0) - torch.nn.functional.one_hot(torch.tensor(label), 2)
@@ -51,25 +52,25 @@ def way(task: Transfer, rate: float, other_from: int) -> dict[int, Variables]:
 
 
 def error(task: Transfer, of_program: dict[int, Variables]) -> float:
-    points = {step: of_program[step] for step in transfer._autograd_points(task)}
-    return transfer._autograd_error(task, points, variables(task.network))
+    points = {step: of_program[step] for step in in_pytorch._autograd_points(task)}
+    return in_pytorch._autograd_error(task, points, variables(task.network))
 
 
 def test_the_same_steps_agree(task: Transfer) -> None:
-    assert error(task, way(task, RATE, AUTOGRAD_STEPS)) < 1e-5
+    assert error(task, way(task, RATE, EARLY_STEPS)) < 1e-5
 
 
 def test_ways_that_part_late_are_no_other_gradient(task: Transfer) -> None:
     assert error(task, way(task, RATE, 50)) < 1e-5
 
 
-@pytest.mark.parametrize(("rate", "other_from"), [(RATE, 0), (RATE, 20), (1.001 * RATE, AUTOGRAD_STEPS)])
+@pytest.mark.parametrize(("rate", "other_from"), [(RATE, 0), (RATE, 20), (1.001 * RATE, EARLY_STEPS)])
 def test_another_gradient_is_refused(task: Transfer, rate: float, other_from: int) -> None:
     with pytest.raises(WorkloadError, match=r"of the way apart; at most 0\.0001 is allowed"):
         error(task, way(task, rate, other_from))
 
 
 def test_fewer_steps_are_compared_to_the_last(task: Transfer) -> None:
-    assert sorted(transfer._autograd_points(task)) == [8, 16, 24, 32, 40, 48, 56, 64]
+    assert sorted(in_pytorch._autograd_points(task)) == [8, 16, 24, 32, 40, 48, 56, 64]
     short = Transfer(**{**vars(task), "samples": task.samples[:3]})
-    assert sorted(transfer._autograd_points(short)) == [1, 2, 3]
+    assert sorted(in_pytorch._autograd_points(short)) == [1, 2, 3]

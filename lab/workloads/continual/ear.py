@@ -38,8 +38,8 @@ from lab.workloads.continual.ear_claims import CLAIMS
 from lab.workloads.data import digits, image_folder
 from lab.workloads.options import Allowed, one_of, read_sized, within
 from lab.workloads.training import own_images
+from lab.workloads.training.agreement import Limits
 from lab.workloads.training.transfer import (
-    Limits,
     Trained,
     Transfer,
     cache_key,

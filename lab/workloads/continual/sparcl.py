@@ -38,7 +38,8 @@ from lab.workloads.continual.sparcl_stream import (
 )
 from lab.workloads.data import cifar10, digits
 from lab.workloads.options import Allowed, one_of, read_sized, within
-from lab.workloads.training.transfer import Limits, Trained, cache_key, from_entry, prepared_of, to_entry
+from lab.workloads.training.agreement import Limits
+from lab.workloads.training.transfer import Trained, cache_key, from_entry, prepared_of, to_entry
 
 Update: TypeAlias = Literal["sparcl", "static", "dense", "ncm"]
 Size: TypeAlias = Literal["ci", "paper"]

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from lab.workloads import cache as cached
 from lab.workloads.base import Figure, Prepared
 from lab.workloads.training import memory_figures, transfer_tasks
+from lab.workloads.training.agreement import Limits
 from lab.workloads.training.transfer import (
-    Limits,
     Transfer,
     cache_key,
     from_entry,
@@ -121,7 +121,7 @@ def prepare_arm(
     task, options = task_of(variant, cache), asdict(variant)
     own = (Path(__file__), Path(memory_figures.__file__), Path(transfer_tasks.__file__))
     key = cache_key(options, task.dataset.digest, *task.sources, *sources, *own)
-    entry = cached.obtain(cache / "workloads", workload, key, lambda: _produce(workload, variant, task, arm))
+    entry = cached.obtain(cache / "workloads", workload, key, lambda: _produce(workload, variant, task, arm, limits))
     figures = tuple(Figure(**one) for one in json.loads(entry.document)["figures"])
     return prepared_of(
         from_entry(entry), f"{task.title}, float32, update: {update};", task.dataset,
@@ -143,9 +143,9 @@ def transfer_of(workload: str, variant: Schedule, data: Data, arm: Arm) -> Trans
     )  # fmt: skip
 
 
-def _produce(workload: str, variant: Schedule, task: Task, make: ArmOf) -> cached.Entry:
+def _produce(workload: str, variant: Schedule, task: Task, make: ArmOf, limits: Limits) -> cached.Entry:
     data = task.data()
     arm = make(task.backbone(data), data.turned[:1])
-    trained = train_on_host(transfer_of(workload, variant, data, arm))
+    trained = train_on_host(replace(transfer_of(workload, variant, data, arm), limits=limits))
     figures = (*memory_figures.memory_figures(arm.layers, arm.scheme, trained.training), *arm.figures)
     return to_entry(trained, {"figures": [asdict(one) for one in figures]})

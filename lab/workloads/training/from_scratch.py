@@ -12,9 +12,9 @@ from lab.workloads import cache as cached
 from lab.workloads.base import Dataset, Figure, Prepared
 from lab.workloads.options import Allowed, one_of, within
 from lab.workloads.training import scratch_images
+from lab.workloads.training.agreement import Limits
 from lab.workloads.training.scratch_images import SEED, Images, augmented, images_of
 from lab.workloads.training.transfer import (
-    Limits,
     Trained,
     Transfer,
     cache_key,

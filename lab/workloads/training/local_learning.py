@@ -17,9 +17,10 @@ from lab.errors import ConfigError
 from lab.workloads.base import Figure, Prepared
 from lab.workloads.options import Allowed, one_of, read_sized, within
 from lab.workloads.training import from_scratch, scratch_images
+from lab.workloads.training.agreement import Limits
 from lab.workloads.training.from_scratch import LIMITS, Arm, Schedule, prepare_from_scratch
 from lab.workloads.training.scratch_photographs import PHOTOGRAPHS
-from lab.workloads.training.transfer import Limits, Trained
+from lab.workloads.training.transfer import Trained
 
 if TYPE_CHECKING:
     from torch import nn

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 from lab.workloads.base import Claim, DeviceClass, Figure, Prepared
 from lab.workloads.options import one_of, read_sized
 from lab.workloads.training import own_images, torch_arms, transfer_tasks
+from lab.workloads.training.agreement import Limits
 from lab.workloads.training.arms import PLAIN, Arm, plain_arm, prepare_arm, selected
-from lab.workloads.training.transfer import Limits
 from lab.workloads.training.transfer_tasks import Schedule
 
 if TYPE_CHECKING:

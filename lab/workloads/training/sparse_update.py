@@ -18,10 +18,10 @@ from lab.workloads import cache as cached
 from lab.workloads.base import EVERY_CLASS, Claim, DeviceClass, Figure, Prepared
 from lab.workloads.options import Allowed, one_of, read_sized
 from lab.workloads.training import memory_figures, own_images, transfer_tasks
+from lab.workloads.training.agreement import Precision
 from lab.workloads.training.digits_transfer import Update
 from lab.workloads.training.digits_transfer import scheme_of as digits_scheme
 from lab.workloads.training.transfer import (
-    Precision,
     Transfer,
     cache_key,
     from_entry,

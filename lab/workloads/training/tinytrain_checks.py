@@ -11,6 +11,7 @@ import numpy as np
 from lab.compiler.model import CompiledTraining
 from lab.errors import WorkloadError
 from lab.workloads.base import FloatArray, Int8Array, Score
+from lab.workloads.training.agreement import AS_FAR, UNTRAINED
 from lab.workloads.training.tinytrain_arms import IntArray
 
 MAX_MEAN_ERROR = 1e-4
@@ -22,13 +23,6 @@ MIN_AGREEMENT = 0.9
 largest value. Training takes hundreds of steps whose size Adam makes the same for small and large gradients, so that
 the sign of one that is nearly zero, which rounding decides, moves a weight as far as any: the median of the losses, the
 distance of the trained variables as a share of the way PyTorch's have come, and the share of images told alike."""
-ROUNDING = 1e-7
-"""Of a weight in float32: a change of this relative size is what any two machines differ by."""
-AS_FAR = 3.0
-"""A device may be so many times as far from PyTorch as PyTorch, begun from weights changed by :data:`ROUNDING`."""
-UNTRAINED = 0.9
-"""The trained variables are never allowed to be further off: those of a device that trains nothing are off by 1."""
-
 
 @dataclass(frozen=True)
 class Steps:
@@ -60,7 +54,7 @@ def tolerance_of(steps: Steps, other: Steps) -> Tolerance:
 
     Args:
         steps: PyTorch's.
-        other: the same from weights that are changed by :data:`ROUNDING`.
+        other: the same from weights that are changed by :data:`~lab.workloads.training.agreement.ROUNDING`.
     """
     loss = float(np.median(np.abs(other.losses - steps.losses)))
     off = distance(other.final, steps.final) / distance(steps.final, steps.initial)

@@ -23,8 +23,9 @@ from lab.workloads import cache as cached
 from lab.workloads.base import FloatArray, Room
 from lab.workloads.classification import model_to_json
 from lab.workloads.training import tinytrain_arms as arms
+from lab.workloads.training.agreement import ROUNDING, nearly
 from lab.workloads.training.tinytrain_arms import META_PLAN, SEED, IntArray, MetaPlan, Part, Parts, Variant
-from lab.workloads.training.tinytrain_checks import ROUNDING, Steps, Tolerance, tolerance_of
+from lab.workloads.training.tinytrain_checks import Steps, Tolerance, tolerance_of
 from lab.workloads.training.tinytrain_selection import with_class_means
 from lab.workloads.training.tinytrain_sources import DIGITS, NETWORK_FILES, Source, own_source
 
@@ -239,7 +240,7 @@ class Workshop:
             steps = self._steps(parts, means, accuracies)
             if variant.size == "paper" and means is not None:
                 # Hundreds of steps through forty layers: what rounding makes of them is measured, not guessed.
-                tolerance = tolerance_of(steps, self._steps(parts, means, [], ROUNDING))
+                tolerance = tolerance_of(steps, self._steps(parts, means, [], apart=True))
         names = [*(PREFIX + name for name in parts), "prototypes"]
         arrays: dict[str, cached.AnyArray] = {"losses": steps.losses, "logits": steps.logits}
         for number, (before, after) in enumerate(zip(steps.initial, steps.final, strict=True)):
@@ -248,14 +249,14 @@ class Workshop:
         return cached.Entry(json.dumps(document), arrays)
 
     def _steps(
-        self, parts: Parts, means: FloatArray | None, accuracies: list[float], changed: float = 0.0
+        self, parts: Parts, means: FloatArray | None, accuracies: list[float], *, apart: bool = False
     ) -> Steps:
         """PyTorch's training; ``accuracies`` takes that of each epoch.
 
         Args:
             parts, means: as of :meth:`program`.
             accuracies: is added to.
-            changed: relative size of random changes of the weights that it begins with.
+            apart: whether it begins with weights that are a rounding apart.
         """
         import torch
 
@@ -267,8 +268,10 @@ class Workshop:
         with seeded(SEED), torch.no_grad():
             network = self.network(means)
             named = dict(network.named_parameters())
-            for weight in named.values():
-                weight.mul_(1 + changed * torch.randn_like(weight))
+            if apart:
+                weights = {name: one.detach().numpy() for name, one in named.items()}
+                for name, changed in nearly(weights, ROUNDING, SEED).items():
+                    weights[name][...] = changed
             trained = [named[PREFIX + name] for name in parts] + [network.prototypes]
             initial = [one.detach().numpy().copy() for one in trained]
             losses: list[float] = []

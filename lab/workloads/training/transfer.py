@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,50 +30,37 @@ from lab.training import training_job
 from lab.workloads import cache as cached
 from lab.workloads.base import Dataset, Figure, Int8Array, Prepared, Score, TrainingPlan
 from lab.workloads.classification import model_from_json, model_to_json
-from lab.workloads.training import differences
+from lab.workloads.training.agreement import (
+    EARLY_STEPS,
+    LIMITS,
+    NONE,
+    STROKE,
+    FloatArray,
+    Limits,
+    Precision,
+    Spread,
+    loss_error,
+    nearly,
+    parts_late,
+    update_error,
+)
+from lab.workloads.training.in_pytorch import Batches, InPyTorch, in_pytorch
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from lab.compiler.channels import Channels
+    from lab.compiler.host import HostTraining
     from lab.compiler.operations.perturbation import Perturbation
     from lab.compiler.training import TrainingModel
 
-FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Samples: TypeAlias = FloatArray | Int8Array
-Precision: TypeAlias = Literal["int8", "float32"]
 Rows = TypeVar("Rows", Samples, IntArray, npt.NDArray[np.int32])
 
 CURVE_POINTS = 8
 """How often the accuracy is told along the way."""
-AUTOGRAD_STEPS = 64
-"""Over how many of the first steps PyTorch's autograd must agree with the program's own operators, and how far: a share
-of the way. Seen: 1e-6. Sooner or later a last bit puts a value on the other side of a ReLU's corner, and the ways part:
-another processor's sums do so at another step. So the median counts, of points along the way: another gradient is one
-from the first step on."""
-AUTOGRAD_POINTS = 8
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How far a device may be from PyTorch.
-
-    Attributes:
-        loss: in the median of the losses.
-        update: distance of the trained variables, of the way that PyTorch's have come.
-        autograd: the same of autograd's first steps and the program's operators on this computer, in the median.
-    """
-
-    loss: float
-    update: float
-    autograd: float = 1e-4
-
-
-LIMITS: Mapping[Precision, Limits] = {"int8": Limits(0.02, 0.25), "float32": Limits(1e-4, 1e-3)}
-"""Seen: below 1e-6 in float32. In int8 a last bit of a float32 gradient can tip a stochastic rounding, the next step
-starts from there, and after some hundred steps a tenth of the way is another one; the losses stay the same."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +80,7 @@ class Transfer:
         forward_only: whether the network's layers have losses of their own and learn on the way forward.
         perturbation: how the gradient is estimated by forward passes alone, in float32; None where it is computed.
         immediate: whether each gradient is consumed as soon as it exists, rather than all updates at the end.
-        limits: of which that of autograd counts here; None for those of the precision.
+        limits: how far the device may be from PyTorch; None for those of the precision.
         uploads: with a perturbation, whether the device keeps differences of losses for a server and changes nothing.
         turns: with ``forward_only``, the first and the last step, from 1, in which each parameter changes; empty: all.
         each_use: with ``forward_only``, whether parameters change after each of their uses in a step.
@@ -144,6 +131,8 @@ class Trained:
         curve: accuracy of the C on this computer after ``curve_steps``; the first one before training.
         autograd_error: distance of autograd and PyTorch's SGD from the program's operators in the first steps, of the
             way; NaN in int8 and without a backward pass.
+        parted: how far from PyTorch in float32 the C on this computer ends, begun from weights changed by
+            :data:`~lab.workloads.training.agreement.STROKE`; nothing where it was not asked.
     """
 
     model: CompiledModel
@@ -159,6 +148,7 @@ class Trained:
     curve: FloatArray
     curve_steps: IntArray
     autograd_error: float
+    parted: Spread = NONE
 
     @property
     def training(self) -> CompiledTraining:
@@ -180,7 +170,6 @@ def train_on_host(task: Transfer) -> Trained:
         CompileError: the network cannot be compiled so.
         WorkloadError: PyTorch's autograd disagrees with the program's reference.
     """
-    from lab.compiler.host import HostTraining
     from lab.workloads.fitting import seeded
 
     with seeded(task.seed):
@@ -192,29 +181,70 @@ def train_on_host(task: Transfer) -> Trained:
         )
         targets = in_batches(task.labels.astype(np.int32), task.batch)
         answers = in_batches(task.answers, task.batch).reshape(-1)
+        batches = Batches(samples, targets, inputs, answers)
         with progress.step(f"{task.name}: training in PyTorch", quiet_below_s=2.0):
-            if task.perturbation is None:
-                found = _in_pytorch(made, samples, targets, inputs, task)
-            else:
-                found = _by_differences(model, task, task.perturbation)
-    steps = task.steps * task.epochs
-    points = np.unique(np.linspace(0, steps, CURVE_POINTS + 1).astype(np.int64))
-    with progress.step(f"{task.name}: training on the host", quiet_below_s=2.0), tempfile.TemporaryDirectory() as at:
-        host = HostTraining(model, Path(at))
-        host.state.random = task.seed
-        curve = []
-        for step in range(steps + 1):
-            if step in points:
-                outputs = host.run(inputs).reshape(len(inputs), -1).view(np.int8)
-                curve.append(accuracy_of(outputs, answers))
-            if step < steps:
-                number = step % len(samples)
-                host.step(samples[number], targets[number], task.rate)
+            found = in_pytorch(made, batches, task)
+    points = np.unique(np.linspace(0, task.steps * task.epochs, CURVE_POINTS + 1).astype(np.int64))
+    with progress.step(f"{task.name}: training on the host", quiet_below_s=2.0):
+        run = _on_host(model, batches, task, found, points)
     return Trained(
         model, inputs.reshape(len(inputs), -1), answers, samples.reshape(len(samples), -1), targets, found.losses,
-        found.variables, found.initial, outputs, found.accuracy, np.array(curve, np.float32), points,
-        found.autograd_error,
+        found.variables, found.initial, run.outputs, found.accuracy, run.curve, points, found.autograd_error,
+        run.parted,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _HostRun:
+    """What the C on this computer came to.
+
+    Attributes:
+        outputs, curve: as of :class:`Trained`.
+        parted: how far from PyTorch in float32, begun from weights changed by
+            :data:`~lab.workloads.training.agreement.STROKE`; nothing in int8.
+    """
+
+    outputs: Int8Array
+    curve: FloatArray
+    parted: Spread
+
+
+def _on_host(model: CompiledModel, batches: Batches, task: Transfer, found: InPyTorch, points: IntArray) -> _HostRun:
+    from lab.compiler.host import HostTraining
+
+    outputs: list[Int8Array] = []
+    with tempfile.TemporaryDirectory() as at:
+        host = HostTraining(model, Path(at))
+
+        def ask(step: int) -> None:
+            if step in points:
+                outputs.append(host.run(batches.asked).reshape(len(batches.asked), -1).view(np.int8))
+
+        _host_steps(host, batches, task, ask)
+        parted = NONE
+        if task.precision == "float32":
+            host.reset()
+            begun = {name: np.frombuffer(one, np.float32) for name, one in host.raw_variables().items()}
+            host.write({name: one.tobytes() for name, one in nearly(begun, STROKE, task.seed).items()})
+            losses = _host_steps(host, batches, task, lambda _: None)
+            off = update_error(host.variables(), found.variables, found.initial)
+            parted = Spread(loss_error(losses, found.losses), off)
+    curve = [accuracy_of(one, batches.answers) for one in outputs]
+    return _HostRun(outputs[-1], np.array(curve, np.float32), parted)
+
+
+def _host_steps(
+    host: HostTraining, batches: Batches, task: Transfer, after: Callable[[int], None]
+) -> FloatArray:
+    """Every step by the C, and their losses; ``after`` is called before the first and behind each."""
+    host.state.random = task.seed
+    losses = np.zeros(task.steps * task.epochs, np.float32)
+    after(0)
+    for step in range(len(losses)):
+        number = step % len(batches.samples)
+        losses[step] = host.step(batches.samples[number], batches.targets[number], task.rate)
+        after(step + 1)
+    return losses
 
 
 def compiled(task: Transfer) -> TrainingModel:
@@ -255,159 +285,10 @@ def in_batches(rows: Rows, batch: int) -> Rows:
     return rows[: whole * batch].reshape(whole, batch, *rows.shape[1:])
 
 
-@dataclass(frozen=True)
-class _InPyTorch:
-    """What PyTorch came to; fields as of :class:`Trained`."""
-
-    losses: FloatArray
-    variables: Mapping[str, FloatArray]
-    initial: Mapping[str, FloatArray]
-    accuracy: float
-    autograd_error: float
-
-
-def _by_differences(model: CompiledModel, task: Transfer, perturbation: Perturbation) -> _InPyTorch:
-    """Training by forward passes alone, which shares no code with the compiler."""
-    import copy
-
-    from lab.workloads.networks import logits
-
-    if model.training is None:
-        raise ValueError("compiled for inference only")
-    network = copy.deepcopy(task.network)
-    made = differences.train(
-        network, model.training.variables, perturbation, task.samples, task.labels, epochs=task.epochs,
-        rate=task.rate, seed=task.seed,
-    )  # fmt: skip
-    accuracy = float(np.mean(logits(network, task.asked).numpy().argmax(axis=1) == task.answers))
-    return _InPyTorch(made.losses, made.variables, made.initial, accuracy, math.nan)
-
-
-def _in_pytorch(
-    made: TrainingModel, samples: Samples, targets: npt.NDArray[np.int32], asked: Samples, task: Transfer
-) -> _InPyTorch:
-    """Training by the program's operators in PyTorch, and the first steps in float32 by its autograd, too.
-
-    ``samples``, ``targets`` and ``asked`` are as of :func:`in_batches`.
-    """
-    import torch
-
-    from lab.compiler.program import TrainingState
-
-    program, training = made.program, made.compiled.training
-    if training is None:
-        raise ValueError("compiled for inference only")
-    memory, state = program.initial_memory(), TrainingState(task.rate, 0, task.seed)
-    initial = training.to_torch({name: value.numpy().tobytes() for name, value in memory.items()})
-    losses: list[float] = []
-    early: dict[int, Mapping[str, FloatArray]] = {}
-    compared = _autograd_points(task)
-    for step in range(len(samples) * task.epochs):
-        number = step % len(samples)
-        state.step += 1
-        sample, target = torch.from_numpy(samples[number]), torch.from_numpy(targets[number])
-        values = program.run(sample, target, memory, state)
-        losses.append(float(values[program.loss]))
-        if state.step in compared:
-            early[state.step] = training.to_torch({name: value.numpy().tobytes() for name, value in memory.items()})
-    trained = training.to_torch({name: value.numpy().tobytes() for name, value in memory.items()})
-    inference = made.inference
-    told = torch.cat([inference.run(torch.from_numpy(one), None, memory)[inference.output] for one in asked])
-    error = _autograd_error(task, early, initial) if task.precision == "float32" else math.nan
-    accuracy = float(np.mean(told.argmax(1).numpy() == in_batches(task.answers, task.batch).reshape(-1)))
-    return _InPyTorch(np.array(losses, np.float32), trained, initial, accuracy, error)
-
-
-def _autograd_points(task: Transfer) -> Collection[int]:
-    """After how many steps autograd is compared."""
-    steps = min(AUTOGRAD_STEPS, task.steps * task.epochs)
-    return {-(-steps * part // AUTOGRAD_POINTS) for part in range(1, AUTOGRAD_POINTS + 1)}
-
-
-def _autograd_error(
-    task: Transfer, early: Mapping[int, Mapping[str, FloatArray]], initial: Mapping[str, FloatArray]
-) -> float:
-    """The first float32 steps by autograd and ``torch.optim.SGD``: distance of the variables, of the way they came; the
-    median over ``early``, the program's variables by number of steps."""
-    import torch
-
-    from lab.workloads.networks.filtered import with_filtered_gradients
-
-    network = with_filtered_gradients(task.network, task.patches)
-    network.train(task.batch_norm)
-    parameters = dict(network.named_parameters())
-    for name, parameter in parameters.items():
-        parameter.requires_grad_(name in task.selection)
-    optimizer = torch.optim.SGD([parameters[name] for name in task.selection], lr=task.rate)
-    labels = torch.from_numpy(task.labels)
-    errors = []
-    for step in range(max(early)):
-        number = step % task.steps * task.batch
-        part = slice(number, number + task.batch)
-        for loss in _losses(network, task.samples[part], labels[part], each_use=task.each_use):
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            for name, channels in task.selection.items():
-                _keep_channels(parameters[name], channels)
-            for name, (first, last) in task.turns.items():
-                if not first <= step + 1 <= last:
-                    parameters[name].grad = None
-            optimizer.step()
-        if step + 1 in early:
-            state = network.state_dict()
-            found = {name: state[name].detach().numpy().copy() for name in initial}
-            errors.append(update_error(found, early[step + 1], initial))
-    error = float(np.median(errors))
-    limit = (task.limits or LIMITS[task.precision]).autograd
-    if not error <= limit:
-        raise WorkloadError(
-            f"{task.name}: PyTorch's autograd and the compiled program come {error:.2g} of the way apart; at most "
-            f"{limit} is allowed",
-            hint="one of the two computes another gradient: `lab compile` shows the steps",
-        )
-    return error
-
-
-def _losses(
-    network: nn.Module, samples: torch.Tensor, labels: torch.Tensor, *, each_use: bool
-) -> Iterator[torch.Tensor]:
-    """What a step of training descends: one scalar, or one after another, as parameters are when it is asked for."""
-    import torch
-
-    from lab.compiler.joint import Penalised
-    from lab.workloads.networks.local_recurrent import LocalRecurrent
-
-    if each_use and isinstance(network, LocalRecurrent):
-        yield from network.losses(samples, labels)
-        return
-    made = network(samples)
-    loss = torch.nn.functional.cross_entropy(made.output if isinstance(made, Penalised) else made, labels)
-    yield loss + made.of(labels) if isinstance(made, Penalised) else loss
-
-
-def _keep_channels(parameter: torch.Tensor, channels: Channels | None) -> None:
-    """Zero the gradient of input channels that do not change."""
-    if channels is not None and parameter.grad is not None and isinstance(channels.inputs, float):
-        parameter.grad[:, int(parameter.shape[1] * channels.inputs) :] = 0
-
-
 def accuracy_of(outputs: Int8Array, answers: IntArray) -> float:
     """Share of right answers; outputs are float32 logits as bytes, of a batch of answers in a row."""
     logits = outputs.view(np.float32).reshape(len(answers), -1)
     return float(np.mean(logits.argmax(axis=1) == answers))
-
-
-def update_error(
-    found: Mapping[str, FloatArray], expected: Mapping[str, FloatArray], initial: Mapping[str, FloatArray]
-) -> float:
-    """Distance of two sets of trained variables, as a share of the way that the expected ones have come."""
-    come = math.sqrt(sum(_square(expected[name], initial[name]) for name in expected))
-    off = math.sqrt(sum(_square(found[name], expected[name]) for name in expected))
-    return off / come if come else math.inf
-
-
-def _square(one: FloatArray, other: FloatArray) -> float:
-    return float(np.sum((one.astype(np.float64) - other.astype(np.float64)) ** 2))
 
 
 # ---- what the device is held to -----------------------------------------------------------------------------------
@@ -419,7 +300,7 @@ class Expectation:
 
     Attributes:
         trained: on this computer.
-        limits: how far it may be from PyTorch.
+        limits: how far it may be from PyTorch where rounding does not part their ways.
         must_learn: whether an accuracy that does not rise is a failure: of a baseline it is a finding.
     """
 
@@ -434,16 +315,18 @@ class Expectation:
             WorkloadError: not PyTorch's.
         """
         trained = self.trained
-        error = float(np.median(np.abs(losses - trained.losses)))
-        if not error <= self.limits.loss:
+        late = parts_late(losses, trained.losses)
+        limits = self.limits.beside(trained.parted) if late else self.limits
+        error = loss_error(losses, trained.losses)
+        if not error <= limits.loss:
             raise WorkloadError(
-                f"the losses differ from PyTorch's by {error:.2g} in the median; at most {self.limits.loss} is allowed"
+                f"the losses differ from PyTorch's by {error:.2g} in the median; at most {limits.loss:.2g} is allowed"
             )
         off = update_error(trained.training.to_torch(variables), trained.variables, trained.initial)
-        if not off <= self.limits.update:
+        if not off <= limits.update:
             raise WorkloadError(
                 f"the trained variables are off PyTorch's by {off:.2g} of the way these have come; at most "
-                f"{self.limits.update} is allowed"
+                f"{limits.update:.2g} is allowed"
             )
         tail = max(1, len(losses) // 10)
         return [
@@ -506,6 +389,12 @@ def prepared_of(
     )  # fmt: skip
     size = "one sample" if training.batch == 1 else f"{training.batch} samples"
     facts = (f"{task} {len(trained.losses)} steps of {size}, learning rate {rate:g}.", *_facts(trained))
+    if (beside := expected.limits.beside(trained.parted)) != expected.limits:
+        facts += (
+            f"A device whose losses part from PyTorch's behind step {EARLY_STEPS} may end {beside.update:.2g} of the "
+            f"way from it, any other {expected.limits.update:g}: the C on this computer, begun from weights changed by "
+            f"{STROKE:g}, ends {trained.parted.update:.2g} from it.",
+        )
     return Prepared(
         model=trained.model,
         job=Job("infer", trained.inputs.tobytes(), len(trained.inputs)),
@@ -536,7 +425,7 @@ def _facts(trained: Trained) -> tuple[str, ...]:
         "Losses and trained variables are compared with PyTorch's, started from the same bits."
         + ("" if math.isnan(trained.autograd_error) else
            f" PyTorch's autograd with its own SGD is within {trained.autograd_error:.1e} of the way in "
-           f"the median over the first {min(AUTOGRAD_STEPS, len(trained.losses))} steps."),
+           f"the median over the first {min(EARLY_STEPS, len(trained.losses))} steps."),
     )  # fmt: skip
 
 
@@ -559,7 +448,8 @@ def cache_key(variant: Mapping[str, object], data_digest: str, *sources: Path) -
     compiler = Path(lab.compiler.__file__).parent.rglob("*.py")
     parts = {"data": data_digest, "variant": json.dumps(dict(variant), sort_keys=True),
              **{package: version(package) for package in ("numpy", "torch")}}  # fmt: skip
-    own = (Path(__file__), Path(differences.__file__))
+    here = Path(__file__).parent
+    own = (here / f"{name}.py" for name in ("transfer", "agreement", "differences", "in_pytorch"))
     return cached.key(parts, [*own, *sources, *compiler, *RUNTIME.rglob("*.[ch]")])
 
 
@@ -569,6 +459,7 @@ def to_entry(trained: Trained, document: Mapping[str, object] | None = None) -> 
         "inputs": trained.inputs, "answers": trained.answers, "samples": trained.samples, "targets": trained.targets,
         "losses": trained.losses, "outputs": trained.outputs, "curve": trained.curve,
         "curve_steps": trained.curve_steps, "autograd_error": np.array([trained.autograd_error]),
+        "parted": np.array([trained.parted.loss, trained.parted.update]),
     }  # fmt: skip
     for n, variable in enumerate(trained.training.variables):
         arrays |= {f"initial_{n}": trained.initial[variable.name], f"trained_{n}": trained.variables[variable.name]}
@@ -595,4 +486,5 @@ def from_entry(entry: cached.Entry) -> Trained:
         curve=arrays["curve"].astype(np.float32),
         curve_steps=arrays["curve_steps"].astype(np.int64),
         autograd_error=float(arrays["autograd_error"].astype(np.float64)[0]),
+        parted=Spread(*(float(one) for one in arrays["parted"].astype(np.float64))),
     )
