@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from lab.same_bits import given
+
 _secret_names = {"LAB_INFLUX_TOKEN"}
 # Without them programs are not found, or find nothing; `user: !env USER` makes no secret of them.
 _EVERYBODYS = {
@@ -23,5 +25,6 @@ def keep_from_children(name: str) -> None:
 
 
 def for_children(**more: str) -> dict[str, str]:
-    """This process's environment without its secrets, and with some more."""
-    return {**{name: value for name, value in os.environ.items() if name not in _secret_names}, **more}
+    """This process's environment without its secrets and what makes its own arithmetic slow, and with some more."""
+    kept = {name: value for name, value in os.environ.items() if name not in _secret_names | given()}
+    return {**kept, **more}

@@ -34,6 +34,7 @@ for_tests=(
   "test -x /usr/sbin/sshd:openssh-server"
   "command -v influxd:influxdb"
   "command -v qemu-system-riscv32:qemu-system-misc"
+  "test $(uname -m) != x86_64 || command -v qemu-x86_64:qemu-user"
   "command -v gdb-multiarch:gdb-multiarch"
   "command -v ser2net || test -x /usr/sbin/ser2net:ser2net"
   "command -v git:git"

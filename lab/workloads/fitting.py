@@ -91,7 +91,7 @@ def fit(
     if batches == 0:
         raise ValueError(f"{len(inputs)} samples are fewer than one batch of {plan.batch}")
     order = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
+    optimizer = torch.optim.AdamW(network.parameters(), plan.learning_rate, weight_decay=plan.weight_decay, fused=True)
     steps = plan.epochs * batches
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.learning_rate, total_steps=steps)
     loss_of = loss or torch.nn.CrossEntropyLoss(label_smoothing=plan.label_smoothing)

@@ -15,6 +15,7 @@ import torch
 from lab.compiler.operations.copy import present
 from lab.compiler.program import Operation, Tensor, TrainingState, Update
 from lab.compiler.quantized import KernelCall
+from lab.compiler.square_root import square_root
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class GroupNorm(Operation):
         tensor = present(inputs[0])
         x = self.sizes.rows(tensor)
         mean = x.mean((1, 3), keepdim=True)
-        deviation = 1 / ((x - mean).square().mean((1, 3), keepdim=True) + self.epsilon).sqrt()
+        deviation = 1 / square_root((x - mean).square().mean((1, 3), keepdim=True) + self.epsilon)
         scale, shift = self.sizes.scales(inputs[1], 1.0), self.sizes.scales(inputs[2], 0.0)
         y = (x - mean) * deviation * scale + shift
         return y.reshape(tensor.shape), mean.flatten(), deviation.flatten()
@@ -206,7 +207,7 @@ class RunningNorm(Operation):
     def run(self, inputs: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
         tensor = present(inputs[0])
         x = tensor.reshape(self.positions, self.channels)
-        deviation = 1 / (present(inputs[2]) + self.epsilon).sqrt()
+        deviation = 1 / square_root(present(inputs[2]) + self.epsilon)
         factor = deviation * (1.0 if inputs[3] is None else inputs[3])
         y = (x - present(inputs[1])) * factor + (0.0 if inputs[4] is None else inputs[4])
         return (y.reshape(tensor.shape),)

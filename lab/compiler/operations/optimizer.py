@@ -17,6 +17,7 @@ import torch
 from lab.compiler.operations.copy import present
 from lab.compiler.program import Tensor, TrainingState, Update
 from lab.compiler.quantized import KernelCall
+from lab.compiler.square_root import square_root
 from lab.errors import CompileError
 
 
@@ -297,7 +298,7 @@ class AdamUpdate(OptimizerUpdate):
         square = self.beta2 * square + (1 - self.beta2) * gradient * gradient
         root = math.sqrt(1 - self.beta2**state.step)
         size = rate / (1 - self.beta1**state.step)
-        return parameter - size * mean / (square.sqrt() / root + self.epsilon), mean, square
+        return parameter - size * mean / (square_root(square) / root + self.epsilon), mean, square
 
     def call(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> KernelCall:
         fields = (

@@ -17,6 +17,7 @@ from torch.nn import functional
 from lab.compiler.operations.copy import present
 from lab.compiler.program import Operation, Tensor
 from lab.compiler.quantized import KernelCall
+from lab.compiler.square_root import square_root
 
 Comparison: TypeAlias = Literal["gt", "ge", "lt", "le", "eq", "ne"]
 
@@ -404,7 +405,7 @@ class Sqrt(Unary):
     code: ClassVar[int] = 2
 
     def of(self, x: torch.Tensor) -> torch.Tensor:
-        return x.sqrt()
+        return square_root(x)
 
 
 @dataclass(frozen=True)

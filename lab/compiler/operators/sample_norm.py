@@ -15,6 +15,7 @@ from lab.compiler.graph import Clamp, Float32Array, Operator, Shape
 from lab.compiler.operators.registry import Call, captures
 from lab.compiler.operators.softmax import exp_of_negative
 from lab.compiler.quantized import Affine, Constant, KernelCall, QuantizedOperator
+from lab.compiler.square_root import square_root
 from lab.errors import CompileError
 
 Int32Array: TypeAlias = npt.NDArray[np.int32]
@@ -64,7 +65,7 @@ class SampleNorm(Operator):
         share = self.balance * (1 - torch.exp(-(moved**2 / variance).sum(-1, keepdim=True)))
         used = mean + (1 - share) * moved
         spread = variance + (1 - share) * (1 - self.tau) * (spread - variance)
-        y = weight * (x - used) / torch.sqrt(spread + self.eps) + bias
+        y = weight * (x - used) / square_root(spread + self.eps) + bias
         return self.activation.apply(y) if self.activation else y
 
     def quantize(self, inputs: Sequence[Affine], output: Affine) -> QuantizedOperator:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.fx import Node as FxNode
 
 from lab.compiler.joint import JointGraph, export_inference
+from lab.compiler.square_root import square_root
 from lab.errors import CompileError
 
 NORM = "aten._native_batch_norm_legit_no_training.default"
@@ -92,7 +93,7 @@ def _fold(module: nn.Module, layer_name: str, norm_name: str) -> None:
         return
     with torch.no_grad():
         ones = torch.ones_like(norm.running_mean)
-        gain = (norm.weight if norm.weight is not None else ones) / torch.sqrt(norm.running_var + norm.eps)
+        gain = (norm.weight if norm.weight is not None else ones) / square_root(norm.running_var + norm.eps)
         offset = (norm.bias if norm.bias is not None else 0 * ones) - norm.running_mean * gain
         bias = layer.bias if layer.bias is not None else torch.zeros_like(gain)
         layer.weight.mul_(gain.reshape(-1, *(1,) * (layer.weight.ndim - 1)))

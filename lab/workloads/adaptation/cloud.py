@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from lab.compiler.joint import Penalised
+from lab.compiler.square_root import square_root
 from lab.workloads.adaptation.entropy_filter import EntropyFilter, Thresholds
 from lab.workloads.adaptation.networks import statistics, with_norms
 from lab.workloads.adaptation.options import CLASSES
@@ -95,7 +96,7 @@ def _batch_norms(network: nn.Module) -> Iterator[nn.BatchNorm2d]:
 def folded(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and shift that do what a batch norm does with its running statistics."""
     mean, variance = statistics(norm)
-    scale = norm.weight / torch.sqrt(variance + norm.eps)
+    scale = norm.weight / square_root(variance + norm.eps)
     return scale, norm.bias - mean * scale
 
 
@@ -120,7 +121,7 @@ class Renormalised(nn.BatchNorm2d):
         """Normalise (n, C, H, W)."""
         mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3))
         running_mean, running_variance = statistics(self)
-        own, deviation = torch.sqrt(variance + self.eps), torch.sqrt(running_variance + self.eps)
+        own, deviation = square_root(variance + self.eps), square_root(running_variance + self.eps)
         renormalised = _by_channel((own / deviation).detach()), _by_channel((mean.detach() - running_mean) / deviation)
         y = (x - _by_channel(mean)) / _by_channel(own) * renormalised[0] + renormalised[1]
         if self.training:

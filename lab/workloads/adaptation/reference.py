@@ -94,7 +94,7 @@ def _parts(made: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> tuple[torc
 def tent(network: nn.Sequential, samples: torch.Tensor, batch: int, rate: float) -> Outcome:
     """TENT by ``torch.optim.Adam`` (Wang et al. 2021, section 3.2): predictions are those before each step."""
     trained = _named(network, affine_names(network))
-    return _descent(network, samples, batch, trained, torch.optim.Adam(trained.values(), lr=rate), entropy)
+    return _descent(network, samples, batch, trained, torch.optim.Adam(trained.values(), lr=rate, fused=True), entropy)
 
 
 def eco(network: MetaNetwork, samples: torch.Tensor, batch: int, rate: float) -> Outcome:

@@ -140,7 +140,7 @@ def _pretrain(
     network: nn.Module, head: nn.Linear, samples: torch.Tensor, plan: MetaPlan, generator: np.random.Generator
 ) -> None:
     """Tell all known classes apart; changes both."""
-    optimizer = torch.optim.AdamW([*network.parameters(), *head.parameters()], 4e-3, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW([*network.parameters(), *head.parameters()], 4e-3, weight_decay=1e-2, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=max(plan.pretraining, 2))
     with progress.step(f"pre-training on {len(samples)} classes", quiet_below_s=2.0) as step:
         for number in range(plan.pretraining):
@@ -157,7 +157,7 @@ def _meta_train(
     learner: _Learner, samples: torch.Tensor, plan: MetaPlan, generator: np.random.Generator, saved: Saved | None
 ) -> None:
     """Descend through the inner loop; changes all of the learner."""
-    optimizer = torch.optim.Adam(learner.parameters(), plan.outer_rate)
+    optimizer = torch.optim.Adam(learner.parameters(), plan.outer_rate, fused=True)
     first = 0 if saved is None else saved.read(learner.parameters(), optimizer, generator)
     with progress.step(f"meta-training over {plan.steps} classes", quiet_below_s=2.0) as step:
         for number in range(first, plan.steps):

@@ -85,7 +85,7 @@ def meta_train(network: nn.Sequential, classes: Characters, plan: MetaPlan, seed
     """
     generator = np.random.default_rng(seed)
     ways = min(plan.ways, len(classes))
-    optimizer = torch.optim.AdamW(network.parameters(), plan.learning_rate, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(network.parameters(), plan.learning_rate, weight_decay=1e-2, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.learning_rate, total_steps=plan.episodes)
     network.train()
     with progress.step(f"tinytrain: meta-training on {plan.episodes} episodes", quiet_below_s=2.0) as step:
@@ -175,7 +175,7 @@ def adapt(
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in parts)
     masks = {name: mask(part, parameters[name]) for name, part in parts.items()}
-    optimizer = torch.optim.Adam([parameters[name] for name in parts], rate)
+    optimizer = torch.optim.Adam([parameters[name] for name in parts], rate, fused=True)
     targets = torch.from_numpy(labels)
     losses = []
     for _ in range(epochs):
