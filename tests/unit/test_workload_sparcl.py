@@ -99,6 +99,8 @@ def test_what_other_losses_remove_is_compared_sample_by_sample(buffer: int) -> N
     assert removals_alike(stream, plan, theirs, [-one for one in theirs]) == 0.0, "two of ten easy ones go each time"
     half = [-one if sample < 10 else one for sample, one in zip(order, theirs, strict=True)]
     assert removals_alike(stream, plan, theirs, half) == 0.5, "the second of two tasks"
+    assert removals_alike(stream, plan, theirs, half, tie=100.0) == 1.0, "all of them lie that near"
+    assert removals_alike(stream, plan, theirs, half, tie=0.5) == 0.5, "none of them lies that near"
     plan = replace(plan, removal=0.0)
     losses = [1.0] * len(walk(stream, plan, lambda _: 1.0))
     assert removals_alike(stream, plan, losses, losses) == 1.0, "nothing is removed"

@@ -288,7 +288,8 @@ class Decisions:
         """
         if self.variant.update == "ncm":
             return []
-        removed = removals_alike(self.stream, self.variant.rehearsal(), self.trained.losses, losses)
+        tie = LIMITS[self.variant.size].loss
+        removed = removals_alike(self.stream, self.variant.rehearsal(), self.trained.losses, losses, tie)
         if removed < MIN_REMOVALS_ALIKE[self.variant.size]:
             raise WorkloadError(
                 "the device's losses remove other samples than were left out of its steps: "

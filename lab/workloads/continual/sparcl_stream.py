@@ -221,9 +221,10 @@ class Hardness:
 
     def easiest(self, left: list[int], count: int) -> set[int]:
         """So many of the samples that are left, those of the smallest mean; one that never came is the hardest."""
-        return set(sorted(left, key=self._mean)[:count])
+        return set(sorted(left, key=self.mean)[:count])
 
-    def _mean(self, sample: int) -> float:
+    def mean(self, sample: int) -> float:
+        """Its mean; infinite where it never came."""
         losses = self._losses.get(sample)
         return float(np.mean(losses)) if losses else math.inf
 
@@ -286,16 +287,21 @@ def walk(
     return order
 
 
-def removals_alike(stream: Stream, plan: Rehearsal, theirs: Iterable[float], ours: Iterable[float]) -> float:
+def removals_alike(
+    stream: Stream, plan: Rehearsal, theirs: Iterable[float], ours: Iterable[float], tie: float = 0.0
+) -> float:
     """Share of the removed samples that ``ours``, the losses of the same steps, remove as well; 1 where none is.
+
+    Another one in a removed sample's place counts as well, where the mean losses of the two differ by a tie at most.
 
     Args:
         stream, plan: what was learnt, and how.
         theirs: the losses that led to the steps that were taken.
         ours: as many.
+        tie: a difference of losses that says nothing.
     """
     pairs = iter(zip(theirs, ours, strict=True))
-    hardness, turns = Hardness(), plan.turns
+    hardness, known, turns = Hardness(), Hardness(), plan.turns
     steps = alike = all_removed = 0
 
     def learn(samples: list[int]) -> float:
@@ -304,11 +310,13 @@ def removals_alike(stream: Stream, plan: Rehearsal, theirs: Iterable[float], our
         steps += 1
         for sample in samples if turns.draw_of(steps * plan.rows) == 0 else []:
             hardness.add(sample, float(our))
+            known.add(sample, float(their))
         return float(their)
 
     def removed(left: list[int], easy: set[int]) -> None:
         nonlocal alike, all_removed
-        alike += len(easy & hardness.easiest(left, len(easy)))
+        cut = max((known.mean(sample) for sample in easy), default=0.0)
+        alike += sum(known.mean(sample) <= cut + tie for sample in hardness.easiest(left, len(easy)))
         all_removed += len(easy)
 
     walk(stream, plan, learn, removed=removed)
