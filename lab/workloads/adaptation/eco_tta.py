@@ -35,8 +35,8 @@ WORKLOAD = TestTimeAdaptation(
         Claim(
             "S062", "More is right than without adaptation.", "EcoTTA, section 4", "accuracy", "method=none",
             "difference", None,
-            f"{_SCALE}; by the luck of the source network's weights it was between 1.4 points below and 4.7 above, and 512 "
-            "samples tell no difference this small",
+            f"{_SCALE}; by the luck of the source network's weights it was from 1.4 points below to 4.7 above, and "
+            "512 samples tell no difference this small",
         ),
         Claim(
             "S062", "More is right than with TENT.", "EcoTTA, section 4", "accuracy", "method=tent", "difference", None,
