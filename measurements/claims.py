@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 
 Form: TypeAlias = Literal["reduction", "factor", "difference"]
 Verdict: TypeAlias = Literal["met", "broken", "told", "not measured"]
+_ROUNDING = 1e-9
+"""A difference of two shares is off by its last bits: 0.94 − 0.97 is below −0.03."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class ClaimResult:
             return "not measured"
         if not self.enforced or (self.at_least is None and self.at_most is None):
             return "told"
-        too_low = self.at_least is not None and self.ours < self.at_least
-        too_high = self.at_most is not None and self.ours > self.at_most
+        too_low = self.at_least is not None and self.ours < self.at_least - _ROUNDING
+        too_high = self.at_most is not None and self.ours > self.at_most + _ROUNDING
         return "broken" if too_low or too_high else "met"
 
     @property

@@ -181,6 +181,16 @@ def test_a_broken_bound_fails_the_methods_run_and_says_by_how_much(store: Store)
     assert store.run(found.baselines["update=full"].run.run_id).status == "passed"
 
 
+@pytest.mark.parametrize(("ours", "verdict"), [(0.94 - 0.97, "met"), (0.939 - 0.97, "broken")])
+def test_a_difference_at_its_bound_keeps_it_whatever_its_last_bits(ours: float, verdict: str) -> None:
+    assert 0.94 - 0.97 < -0.03, "as floats have it"
+    claim = ClaimResult(
+        "S009", "text", "table 1", "accuracy", "run", "difference", None, "why", -0.03, None, "store=int8",
+        enforced=True, ours=ours, low=ours, high=ours,
+    )  # fmt: skip
+    assert claim.verdict == verdict
+
+
 def test_a_bound_counts_for_the_default_variant_alone(store: Store) -> None:
     bench = Bench(store, {"full": (150.0,)})
     found = compare(Method(), "image=64", bench, store)
