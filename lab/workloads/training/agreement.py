@@ -66,7 +66,7 @@ class Limits:
 
 
 LIMITS: Mapping[Precision, Limits] = {"int8": Limits(0.02, 0.25), "float32": Limits(1e-4, 1e-3)}
-"""Seen: below 1e-6 in float32. In int8 a last bit of a float32 gradient can tip a stochastic rounding, the next step
+"""Seen: 1e-6 in float32. In int8 a last bit of a float32 gradient can tip a stochastic rounding, the next step
 starts from there, and after some hundred steps a tenth of the way is another one; the losses stay the same."""
 
 
