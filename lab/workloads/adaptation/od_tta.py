@@ -34,7 +34,7 @@ WORKLOAD = TestTimeAdaptation(
         Claim(
             "S002", "Accuracy is comparable to that of continual adaptation.", "OD-TTA, abstract",
             "accuracy_gain", "method=tent", "factor", 1.0,
-            "domains of ours are so short that some twenty samples pass until the shift is seen and adapted to",
+            "domains of ours are so short that the 20 to 40 samples until a shift is seen and adapted to count",
             at_least=0.65,
         ),
         Claim(
