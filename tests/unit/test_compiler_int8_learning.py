@@ -197,7 +197,7 @@ def test_int8_learns_what_float32_learns(one_thread: None, tmp_path: Path) -> No
         real = built(task, tmp_path / f"real-{seed}", int8=False).accuracy_after(STEPS)
         start, integer = int8.accuracy_after(0), int8.accuracy_after(STEPS)
         assert start < 0.2
-        assert real > 0.5
+        assert real > start + 0.4
         gains.append((integer - start) / (real - start))
     assert 0.8 <= np.mean(gains) <= 1.2
 

@@ -99,7 +99,7 @@ def run_job(prepared: Prepared, job: Job, folder: Path) -> tuple[FloatArray, Map
 @needs_host_compiler
 def test_heads_of_new_digits_are_trained_to_pytorchs(tmp_path: Path) -> None:
     """The source knows five digits; the others come with the domains."""
-    enrolling = get("ear").prepare(cache_dir(), "new=5,shots=16,epochs=3,evaluated=20,rate=0.1,target=0.1")
+    enrolling = get("ear").prepare(cache_dir(), "new=5,shots=16,epochs=5,evaluated=20,rate=0.1,target=0.1")
     assert enrolling.survey is not None
     bundles = run_job(enrolling, enrolling.survey.jobs[0], tmp_path)[1]
     prepared = enrolling.survey.decide(bundles, Room(1 << 40, 1 << 40))
