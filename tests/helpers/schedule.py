@@ -18,7 +18,7 @@ LONG = (
     "test_environment_guests.py", "test_mlperf_models.py", "test_firmware_windows.py", "test_compiler_int8_zoo.py",
     "test_unicorn_pip_only.py", "test_emulator_conformance.py", "test_training_memory.py", "test_compiler_training.py",
     "test_compiler_int8_layers.py", "test_plugin_emulated.py", "test_phone_runs.py", "test_own_firmware.py",
-    "test_linux_guest.py", "test_operations_convolution.py",
+    "test_linux_guest.py", "test_operations_convolution.py", "test_other_processor.py",
 )  # fmt: skip
 """Files that take 20 s and more, longest first; before them the one that trains the network which others wait for.
 
