@@ -42,6 +42,6 @@ def given() -> frozenset[str]:
 
 def _has_avx2() -> bool:
     try:
-        return platform.machine() == "x86_64" and " avx2 " in Path("/proc/cpuinfo").read_text(errors="replace")
+        return platform.machine() == "x86_64" and " avx2 " in Path("/proc/cpuinfo").read_text(encoding="latin-1")
     except OSError:
         return False
