@@ -39,6 +39,7 @@ class Stub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _StubHandler)
         self.answers = list(answers)
         self.delay_s = delay_s
+        self.turn = threading.Lock()
         self.clients: set[object] = set()
         self.bodies: list[bytes] = []
         self.paths: list[str] = []
@@ -54,12 +55,15 @@ class _StubHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.paths.append(self.path)
-        self.server.headers.append(dict(self.headers))
-        self.server.clients.add(self.client_address)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        # Several connections are served at once: each answer belongs to the block that came in its turn.
+        with self.server.turn:
+            self.server.bodies.append(body)
+            self.server.paths.append(self.path)
+            self.server.headers.append(dict(self.headers))
+            self.server.clients.add(self.client_address)
+            status, words, headers = self.server.answers.pop(0) if self.server.answers else (204, b"", {})
         time.sleep(self.server.delay_s)
-        status, words, headers = self.server.answers.pop(0) if self.server.answers else (204, b"", {})
         self.send_response(status)
         if status != 204:
             headers = {"Content-Length": str(len(words)), **headers}
